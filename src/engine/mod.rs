@@ -1,0 +1,5 @@
+//! Encode → lane pool (denoise) → decode, over traits: no files, no ONNX Runtime.
+
+mod networks;
+
+pub use networks::{TextEncoder, TimestepInput, Unet, VaeDecoder};

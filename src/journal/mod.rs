@@ -1,0 +1,1 @@
+//! What is done, crash-safe: an append-only file of checksummed records. Writes files.

@@ -1,0 +1,14 @@
+//! nightshift turns CSV manifests of prompts into folders of images by running exported ONNX graphs of latent diffusion
+//! models. `ARCHITECTURE.md` is the map; arrows in it mean "may use", and nothing points up.
+
+pub mod engine;
+pub mod error;
+pub mod job;
+pub mod journal;
+pub mod manifest;
+pub mod model;
+pub mod noise;
+pub mod onnx;
+pub mod output;
+pub mod prompt;
+pub mod scheduler;

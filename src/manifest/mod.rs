@@ -1,0 +1,1 @@
+//! Manifest files → validated jobs, with every bad cell reported at its place. Reads files.

@@ -1,0 +1,1 @@
+//! A model folder → `ModelSpec`: configs and graph signatures, no tensors. Reads files.

@@ -1,0 +1,1 @@
+//! ONNX Runtime: library, sessions, devices. The only module that uses `ort`.

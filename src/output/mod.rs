@@ -1,0 +1,1 @@
+//! Image bytes and metadata on disk. Writes files.

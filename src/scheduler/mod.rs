@@ -1,0 +1,1 @@
+//! Schedules and samplers: pure arithmetic, one algorithm a file.
