@@ -1,0 +1,198 @@
+//! The journal's files: reading them all, writing one.
+
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+use super::record::{Line, Record, decode, encode};
+use super::state::State;
+use crate::error::{Error, ErrorKind, Location, Result};
+use crate::output::disk::DiskFile;
+use crate::output::durable::{Durable, storage_error};
+
+/// The one writer of a worker's file.
+pub struct Journal {
+    path: PathBuf,
+    file: Box<dyn DiskFile>,
+    /// Bytes of the file that are whole records.
+    length: u64,
+    /// Bytes of the file that are known to be synced.
+    synced: u64,
+    /// A write or sync failed in a way that leaves the file's end unknown.
+    broken: bool,
+}
+
+impl std::fmt::Debug for Journal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Journal").field("path", &self.path).field("length", &self.length).finish_non_exhaustive()
+    }
+}
+
+impl Journal {
+    /// Opens `<worker>.log` in the folder `dir` for writing, and returns it with what all files of the folder say. What a
+    /// crash left of an unfinished record at the end of the worker's own file is cut off.
+    ///
+    /// # Errors
+    /// Kind `Storage`: a file is damaged before its end (file, line and what to do are said), or cannot be read or
+    /// written. Kind `Usage`: a newer nightshift wrote it.
+    pub fn open(dir: &Path, worker: &str) -> Result<(Journal, State)> {
+        Journal::open_on(&Durable::default(), dir, worker)
+    }
+
+    /// Does what [`Journal::open`] does, writing through `durable`.
+    ///
+    /// # Errors
+    /// As [`Journal::open`].
+    pub fn open_on(durable: &Durable, dir: &Path, worker: &str) -> Result<(Journal, State)> {
+        durable.make_folder(dir)?;
+        let path = dir.join(format!("{worker}.log"));
+        let (mut state, length) = read_all(dir, Some(&path))?;
+        let is_new = !path.exists();
+        let file = durable.disk().append(&path).map_err(|error| storage_error("open", &path, 0, error))?;
+        if is_new {
+            durable.disk().sync_folder(dir).map_err(|error| storage_error("sync the folder", dir, 0, error))?;
+        }
+        let mut journal = Journal { path, file, length, synced: 0, broken: false };
+        journal.file.cut(length).map_err(|error| storage_error("cut the torn end of", &journal.path, 0, error))?;
+        let session = Record::Session { number: state.session() + 1 };
+        journal.append(std::slice::from_ref(&session))?;
+        journal.sync()?;
+        state.apply(session);
+        Ok((journal, state))
+    }
+
+    /// Writes records at the end, without sync: a power cut may take them, a killed process does not.
+    ///
+    /// # Errors
+    /// Kind `Storage`; none of the records is then in the file, or nothing more can be written to it.
+    pub fn append(&mut self, records: &[Record]) -> Result<()> {
+        let mut lines = Vec::new();
+        records.iter().for_each(|record| encode(record, &mut lines));
+        self.write(&lines)
+    }
+
+    /// Returns once everything written is durable, and marks the file up to there.
+    ///
+    /// # Errors
+    /// Kind `Storage`. If the sync itself fails nothing more can be written: the kernel may have dropped what it held, and
+    /// another sync would not say so.
+    pub fn sync(&mut self) -> Result<()> {
+        self.refuse_if_broken()?;
+        if self.synced == self.length {
+            return Ok(());
+        }
+        if let Err(error) = self.file.sync() {
+            self.broken = true;
+            return Err(storage_error("sync", &self.path, 0, error));
+        }
+        let mut mark = Vec::new();
+        encode(&Record::Synced { bytes: self.length }, &mut mark);
+        self.write(&mark)?;
+        // The mark itself needs no sync: without it the end counts as torn a little longer, no more.
+        self.synced = self.length;
+        Ok(())
+    }
+
+    fn write(&mut self, lines: &[u8]) -> Result<()> {
+        self.refuse_if_broken()?;
+        if let Err(error) = self.file.write_all(lines) {
+            // Half a record in the middle would be damage; so it goes, or nothing may follow it.
+            self.broken = self.file.cut(self.length).is_err();
+            return Err(storage_error("write", &self.path, lines.len(), error));
+        }
+        self.length += lines.len() as u64;
+        Ok(())
+    }
+
+    fn refuse_if_broken(&self) -> Result<()> {
+        if !self.broken {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Storage, "journal_broken", "an earlier write to this journal failed")
+            .at(Location::file(&self.path))
+            .hint("give the same command again"))
+    }
+}
+
+/// Returns what all files of the journal folder `dir` say, and changes nothing. A folder that is not there says nothing.
+///
+/// # Errors
+/// As [`Journal::open`].
+pub fn read(dir: &Path) -> Result<State> {
+    read_all(dir, None).map(|(state, _)| state)
+}
+
+/// Returns what all files of `dir` say, and how many bytes of the file `own` are whole records.
+fn read_all(dir: &Path, own: Option<&Path>) -> Result<(State, u64)> {
+    let mut state = State::default();
+    let mut own_length = 0;
+    for path in log_files(dir)? {
+        let length = read_file(&path, &mut state)?;
+        if own == Some(&*path) {
+            own_length = length;
+        }
+    }
+    Ok((state, own_length))
+}
+
+/// Returns the journal's files, sorted by name.
+fn log_files(dir: &Path) -> Result<Vec<PathBuf>> {
+    let failed = |error| storage_error("list the folder", dir, 0, error);
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(failed)?,
+    };
+    let paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>().map_err(failed)?;
+    let mut logs: Vec<_> = paths.into_iter().filter(|path| path.extension().is_some_and(|it| it == "log")).collect();
+    logs.sort();
+    Ok(logs)
+}
+
+/// A line that nobody has written: where it starts.
+struct BadLine {
+    number: u64,
+    offset: u64,
+}
+
+/// Takes the records of one file into `state` and returns how many of its bytes are whole records.
+fn read_file(path: &Path, state: &mut State) -> Result<u64> {
+    let failed = |error| storage_error("read", path, 0, error);
+    let mut reader = BufReader::with_capacity(1 << 20, File::open(path).map_err(failed)?);
+    let (mut line, mut number, mut offset, mut session) = (Vec::new(), 0, 0, 0);
+    let mut bad: Option<BadLine> = None;
+    while reader.read_until(b'\n', &mut line).map_err(failed)? > 0 {
+        number += 1;
+        match (decode(&line), &bad) {
+            // Only a mark that vouches for the bad line makes it damage; records after it were never promised.
+            (Line::Record(Record::Synced { bytes }), Some(bad)) if bytes > bad.offset => {
+                return Err(damaged(path, bad));
+            }
+            (_, Some(_)) => {}
+            (Line::Bad, None) => bad = Some(BadLine { number, offset }),
+            (Line::Unknown, None) => return Err(newer(path, number)),
+            (Line::Record(record), None) => {
+                if let Record::Session { number } = record {
+                    session = number;
+                }
+                state.apply_from(session, record);
+            }
+        }
+        offset += line.len() as u64;
+        line.clear();
+    }
+    Ok(bad.map_or(offset, |bad| bad.offset))
+}
+
+fn damaged(path: &Path, bad: &BadLine) -> Error {
+    let message = format!("the record at byte {} does not fit its checksum, and it had been synced", bad.offset);
+    Error::new(ErrorKind::Storage, "journal_damaged", message).at(Location::file(path).line(bad.number)).hint(
+        "the disk or another program changed this file; put back a copy, or move it away and give the same command \
+         again: the images it lists are made again, with the same bytes",
+    )
+}
+
+fn newer(path: &Path, line: u64) -> Error {
+    Error::new(ErrorKind::Usage, "newer_journal", "a newer nightshift wrote this record")
+        .at(Location::file(path).line(line))
+        .hint("use that newer nightshift, or another --out")
+}

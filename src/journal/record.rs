@@ -1,0 +1,133 @@
+//! The records of the journal, and their lines.
+
+use serde::{Deserialize, Serialize};
+
+use super::digest::{Blake3, RowHash};
+
+/// An image is on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// Unique name of the image.
+    pub key: String,
+    /// Hash of everything of the row that changes its pixels.
+    pub row_hash: RowHash,
+    /// Path of the image's file relative to `OUT`.
+    pub file_name: String,
+    /// Size of that file.
+    pub bytes: u64,
+    /// Hash of that file.
+    pub blake3: Blake3,
+    /// Seed of the image's own noise.
+    pub seed: u64,
+}
+
+/// An image could not be made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failed {
+    /// Unique name of the image.
+    pub key: String,
+    /// Hash of everything of the row that changes its pixels.
+    pub row_hash: RowHash,
+    /// Stable name of the error.
+    pub code: String,
+    /// The error's message.
+    pub message: String,
+}
+
+/// One line of the journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Record {
+    /// Work on these images begins. Those with no outcome after a crash were in flight then.
+    Begin {
+        /// Names of the images.
+        keys: Vec<String>,
+    },
+    /// An image is on disk.
+    Done(Done),
+    /// An image could not be made.
+    Failed(Failed),
+    /// An image that was done is not on disk any more, or not whole.
+    Lost {
+        /// Unique name of the image.
+        key: String,
+    },
+    /// The run stopped in good order: what it had begun and not finished is not to blame for anything.
+    Stopped,
+    /// A start of a worker, written by [`super::Journal::open`]; orders the records of several files.
+    Session {
+        /// 1 for the first start in this folder; larger than that of every start before it.
+        number: u32,
+    },
+    /// Everything before this offset has been synced, written by [`super::Journal::sync`].
+    Synced {
+        /// Bytes from the start of the file.
+        bytes: u64,
+    },
+}
+
+/// What a line of the file holds.
+#[derive(Debug)]
+pub(super) enum Line {
+    /// A record.
+    Record(Record),
+    /// A sound line that this version cannot read: a newer one wrote it.
+    Unknown,
+    /// A line that nobody has written.
+    Bad,
+}
+
+/// Appends the line of `record` to `buffer`.
+pub(super) fn encode(record: &Record, buffer: &mut Vec<u8>) {
+    let json = serde_json::to_vec(record).expect("strings and whole numbers are valid JSON");
+    buffer.extend_from_slice(checksum(&json).as_bytes());
+    buffer.push(b' ');
+    buffer.extend_from_slice(&json);
+    buffer.push(b'\n');
+}
+
+/// Returns what `line` holds; `line` has its line feed unless the file ends before it.
+pub(super) fn decode(line: &[u8]) -> Line {
+    let Some(line) = line.strip_suffix(b"\n") else { return Line::Bad };
+    let Some((sum, json)) = line.split_at_checked(9) else { return Line::Bad };
+    if sum[8] != b' ' || sum[..8] != *checksum(json).as_bytes() {
+        return Line::Bad;
+    }
+    serde_json::from_slice(json).map_or(Line::Unknown, Line::Record)
+}
+
+fn checksum(json: &[u8]) -> String {
+    format!("{:08x}", crc32fast::hash(json))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn lines_are_checksum_and_json() {
+        let mut line = Vec::new();
+        encode(&Record::Begin { keys: vec!["a".into(), "é\n".into()] }, &mut line);
+        assert_eq!(&line[9..], "{\"begin\":{\"keys\":[\"a\",\"é\\n\"]}}\n".as_bytes());
+        assert!(matches!(decode(&line), Line::Record(Record::Begin { keys }) if keys.len() == 2));
+    }
+
+    #[test]
+    fn every_bit_of_a_line_counts() {
+        let mut line = Vec::new();
+        encode(&Record::Lost { key: "000000001".into() }, &mut line);
+        for bit in 0..line.len() * 8 {
+            let mut flipped = line.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(matches!(decode(&flipped), Line::Bad), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn sound_lines_of_a_newer_version_are_told_from_damage() {
+        let json = br#"{"quarantined":{"key":"x"}}"#;
+        let line = [checksum(json).as_bytes(), b" ", json, b"\n"].concat();
+        assert!(matches!(decode(&line), Line::Unknown));
+    }
+}

@@ -1,0 +1,150 @@
+//! The few effects on a file system that nightshift needs, as a trait: the real one, and room for one that fails.
+//!
+//! Only effects are here. Reading does no harm and goes straight to `std::fs`.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::path::Path;
+
+/// A file open for writing.
+pub trait DiskFile: Send {
+    /// Writes all of `bytes` at the end.
+    ///
+    /// # Errors
+    /// The file system's own; a part of `bytes` may have been written.
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Returns once what was written would survive a power cut. After an error the written data must count as lost: the
+    /// kernel may have dropped it, and a second sync of the same file would say all is well.
+    ///
+    /// # Errors
+    /// The file system's own.
+    fn sync(&mut self) -> io::Result<()>;
+
+    /// Cuts the file to its first `length` bytes.
+    ///
+    /// # Errors
+    /// The file system's own.
+    fn cut(&mut self, length: u64) -> io::Result<()>;
+}
+
+/// What came of an attempt to take a lock.
+#[derive(Debug)]
+pub enum Lock {
+    /// It is ours until the file is dropped.
+    Held(File),
+    /// Somebody else has it: the text that they left.
+    Busy(String),
+}
+
+/// A file system that can be written.
+pub trait Disk: fmt::Debug + Send + Sync {
+    /// Creates one folder; its parent must be there. A folder that is already there is fine.
+    ///
+    /// # Errors
+    /// The file system's own.
+    fn create_folder(&self, path: &Path) -> io::Result<()>;
+
+    /// Opens an empty file to write, in place of what was there.
+    ///
+    /// # Errors
+    /// The file system's own.
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+
+    /// Opens a file to write at its end; creates it where it is missing.
+    ///
+    /// # Errors
+    /// The file system's own.
+    fn append(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+
+    /// Renames a file, in place of what was under the new name.
+    ///
+    /// # Errors
+    /// The file system's own.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// The file system's own.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Returns once the names in a folder would survive a power cut.
+    ///
+    /// # Errors
+    /// The file system's own.
+    fn sync_folder(&self, path: &Path) -> io::Result<()>;
+
+    /// Takes the lock that the file `path` stands for and writes `holder` into it, or returns who has it.
+    ///
+    /// # Errors
+    /// The file system's own.
+    fn lock(&self, path: &Path, holder: &str) -> io::Result<Lock>;
+}
+
+/// The file system of this machine.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RealDisk;
+
+impl DiskFile for File {
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        Write::write_all(self, bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_data()
+    }
+
+    fn cut(&mut self, length: u64) -> io::Result<()> {
+        self.set_len(length)
+    }
+}
+
+impl Disk for RealDisk {
+    fn create_folder(&self, path: &Path) -> io::Result<()> {
+        match fs::create_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+            other => other,
+        }
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(File::create(path)?))
+    }
+
+    fn append(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(OpenOptions::new().append(true).create(true).open(path)?))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
+    fn lock(&self, path: &Path, holder: &str) -> io::Result<Lock> {
+        // Never truncated on opening: until we have the lock the text in it is another's.
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        match file.try_lock() {
+            Ok(()) => {
+                file.set_len(0)?;
+                file.rewind()?;
+                Write::write_all(&mut file, holder.as_bytes())?;
+                Ok(Lock::Held(file))
+            }
+            Err(TryLockError::WouldBlock) => {
+                let mut text = String::new();
+                file.read_to_string(&mut text)?;
+                Ok(Lock::Busy(text.trim().to_string()))
+            }
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}

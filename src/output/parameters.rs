@@ -1,0 +1,156 @@
+//! Everything needed to make a picture again, and the two forms in which a picture carries it.
+
+use std::fmt::Write;
+
+use serde::{Deserialize, Serialize};
+
+use crate::job::ImageTask;
+
+/// What is the same for all pictures of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// Name of the model (its folder's).
+    pub model: String,
+    /// Hash of the model's files, hex.
+    pub model_hash: String,
+    /// Version of nightshift, such as `0.1.0`.
+    pub version: String,
+    /// Name of the noise generator, such as `torch-cpu`.
+    pub noise: String,
+}
+
+/// Everything needed to make a picture again, under diffusers' names. Neither key nor row number, time or machine is in
+/// it, so the same request gives the same bytes wherever it stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Parameters {
+    /// Text of the picture.
+    pub prompt: String,
+    /// Text to steer away from; empty if none.
+    pub negative_prompt: String,
+    /// Seed of the image's own noise.
+    pub seed: u64,
+    /// Canonical name of the scheduler.
+    pub scheduler: String,
+    /// What AUTOMATIC1111 calls that scheduler, such as `DPM++ 2M Karras`.
+    pub sampler: String,
+    /// Number of denoising steps.
+    pub num_inference_steps: u32,
+    /// Classifier-free guidance weight.
+    pub guidance_scale: f64,
+    /// Rescale factor of the guided prediction, 0 = off.
+    pub guidance_rescale: f64,
+    /// Share of fresh noise per step of DDIM, 0 to 1.
+    pub eta: f64,
+    /// Pixels.
+    pub width: u32,
+    /// Pixels.
+    pub height: u32,
+    /// Name of the noise generator.
+    pub noise: String,
+    /// Name of the model.
+    pub model: String,
+    /// Hash of the model's files, hex.
+    pub model_hash: String,
+    /// Version of nightshift.
+    pub version: String,
+}
+
+impl Parameters {
+    /// Returns the parameters of `task`'s image. `sampler` is what AUTOMATIC1111 calls the task's scheduler.
+    pub fn new(task: &ImageTask, provenance: &Provenance, sampler: impl Into<String>) -> Self {
+        let job = &*task.job;
+        Parameters {
+            prompt: job.prompt.clone(),
+            negative_prompt: job.negative_prompt.clone(),
+            seed: task.seed,
+            scheduler: job.scheduler.clone(),
+            sampler: sampler.into(),
+            num_inference_steps: job.num_inference_steps,
+            guidance_scale: job.guidance_scale,
+            guidance_rescale: job.guidance_rescale,
+            eta: job.eta,
+            width: job.width,
+            height: job.height,
+            noise: provenance.noise.clone(),
+            model: provenance.model.clone(),
+            model_hash: provenance.model_hash.clone(),
+            version: provenance.version.clone(),
+        }
+    }
+
+    /// Returns the text that AUTOMATIC1111's web UI writes and other tools read (`modules/processing.py`,
+    /// `create_infotext`, 1.10): prompt, negative prompt, one line of settings.
+    pub fn a1111(&self) -> String {
+        let mut text = format!("{}\n", self.prompt);
+        if !self.negative_prompt.is_empty() {
+            let _ = writeln!(text, "Negative prompt: {}", self.negative_prompt);
+        }
+        let short_hash = self.model_hash.get(..10).unwrap_or(&self.model_hash);
+        let mut settings = vec![
+            ("Steps", self.num_inference_steps.to_string()),
+            ("Sampler", self.sampler.clone()),
+            ("CFG scale", self.guidance_scale.to_string()),
+            ("Seed", self.seed.to_string()),
+            ("Size", format!("{}x{}", self.width, self.height)),
+            ("Model hash", short_hash.to_string()),
+            ("Model", self.model.clone()),
+        ];
+        if self.eta != 0.0 {
+            settings.push(("Eta DDIM", self.eta.to_string()));
+        }
+        if self.guidance_rescale != 0.0 {
+            settings.push(("CFG Rescale", self.guidance_rescale.to_string()));
+        }
+        settings.push(("Version", format!("nightshift {}", self.version)));
+        let settings: Vec<_> = settings.iter().map(|(name, value)| format!("{name}: {}", quoted(value))).collect();
+        text + &settings.join(", ")
+    }
+}
+
+/// Returns `value` as AUTOMATIC1111's `quote` gives it: as a JSON string where it holds what separates settings.
+fn quoted(value: &str) -> String {
+    if value.contains([',', '\n', ':']) { serde_json::Value::from(value).to_string() } else { value.to_string() }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub fn parameters() -> Parameters {
+        Parameters {
+            prompt: "a small red heart".into(),
+            negative_prompt: String::new(),
+            seed: 1,
+            scheduler: "dpmsolver_multistep_karras".into(),
+            sampler: "DPM++ 2M Karras".into(),
+            num_inference_steps: 20,
+            guidance_scale: 4.0,
+            guidance_rescale: 0.0,
+            eta: 0.0,
+            width: 64,
+            height: 64,
+            noise: "torch-cpu".into(),
+            model: "tiny-shapes".into(),
+            model_hash: "0123456789abcdef".into(),
+            version: "0.1.0".into(),
+        }
+    }
+
+    #[test]
+    fn the_a1111_text_is_what_other_tools_read() {
+        let mut parameters = parameters();
+        let settings = "Steps: 20, Sampler: DPM++ 2M Karras, CFG scale: 4, Seed: 1, Size: 64x64, \
+                        Model hash: 0123456789, Model: tiny-shapes, Version: nightshift 0.1.0";
+        assert_eq!(parameters.a1111(), format!("a small red heart\n{settings}"));
+        parameters.negative_prompt = "blur".into();
+        assert_eq!(parameters.a1111(), format!("a small red heart\nNegative prompt: blur\n{settings}"));
+    }
+
+    #[test]
+    fn the_a1111_text_quotes_what_would_end_a_setting() {
+        let mut parameters = parameters();
+        parameters.model = "a, b: \"c\"".into();
+        parameters.eta = 0.5;
+        assert!(parameters.a1111().contains(r#"Model: "a, b: \"c\"", Eta DDIM: 0.5, Version"#));
+    }
+}

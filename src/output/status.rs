@@ -1,0 +1,118 @@
+//! `OUT/.nightshift/status.json`: how far a run is, for `nightshift status` and for other programs.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use super::durable::{Durable, storage_error};
+use super::run_folder::STATE_FOLDER;
+use crate::error::{Error, ErrorKind, Location, Result};
+
+/// What a run is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunState {
+    /// Loading the model.
+    Starting,
+    /// Making images.
+    InProgress,
+    /// Every row was tried.
+    Completed,
+    /// Stopped early; the same command goes on.
+    Stopped,
+    /// Ended by an error that is not one row's.
+    Failed,
+}
+
+/// How far a run is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// What the run is doing.
+    pub state: RunState,
+    /// Images of the manifest.
+    pub total: u64,
+    /// Images on disk, those of earlier starts among them.
+    pub done: u64,
+    /// Images that failed.
+    pub failed: u64,
+    /// Images a second, lately.
+    pub rate: f64,
+    /// Seconds to go, where a rate is known.
+    pub eta: Option<f64>,
+    /// The process.
+    pub pid: u32,
+    /// The machine.
+    pub host: String,
+    /// Seconds since 1970, in UTC, at which this was written; [`write`] fills it in.
+    pub updated: u64,
+}
+
+/// Returns the path of `out`'s status.
+pub fn path(out: &Path) -> PathBuf {
+    out.join(STATE_FOLDER).join("status.json")
+}
+
+/// Replaces `out`'s status. It is worth nothing after a crash, so nothing is synced.
+///
+/// # Errors
+/// Kind `Storage`.
+pub fn write(durable: &Durable, out: &Path, status: &Status) -> Result<()> {
+    let updated = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    let status = Status { updated, ..status.clone() };
+    let json = serde_json::to_vec(&status)
+        .map_err(|error| Error::new(ErrorKind::Unexpected, "status_json", "cannot encode the status").source(error))?;
+    durable.replace_unsynced(&path(out), &json)
+}
+
+/// Returns `out`'s status, or `None` where no run has written one.
+///
+/// # Errors
+/// Kind `Storage`: it cannot be read, or is not what we write.
+pub fn read(out: &Path) -> Result<Option<Status>> {
+    let path = path(out);
+    let text = match fs::read(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(|error| storage_error("read", &path, 0, error))?,
+    };
+    serde_json::from_slice(&text).map(Some).map_err(|error| {
+        Error::new(ErrorKind::Storage, "status_damaged", "this file is damaged")
+            .at(Location::file(&path))
+            .hint("remove it; the next run writes a new one")
+            .source(error)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_status_reads_back_and_replaces_the_last() {
+        let out = tempfile::tempdir().unwrap();
+        assert_eq!(read(out.path()).unwrap(), None);
+        let durable = Durable::default();
+        durable.make_folder(&out.path().join(STATE_FOLDER)).unwrap();
+        let mut status = Status {
+            state: RunState::InProgress,
+            total: 10,
+            done: 4,
+            failed: 1,
+            rate: 2.5,
+            eta: Some(2.0),
+            pid: 7,
+            host: "h".into(),
+            updated: 0,
+        };
+        for done in [4, 5] {
+            status.done = done;
+            write(&durable, out.path(), &status).unwrap();
+            let read = read(out.path()).unwrap().unwrap();
+            assert!(read.updated > 1_600_000_000);
+            assert_eq!(Status { updated: 0, ..read }, status);
+        }
+    }
+}
