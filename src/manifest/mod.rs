@@ -1,1 +1,153 @@
 //! Manifest files → validated jobs, with every bad cell reported at its place. Reads files.
+//!
+//! A manifest is read whole and once, before any model is loaded. What breaks its *structure* (no prompt column, a
+//! quote that is never closed, two rows of one id) stops the run: nothing in it can be trusted to mean what it says.
+//! What is wrong with one *row* only takes that row out: it is kept with its errors and its cells for `failed.csv`.
+//!
+//! The way of a file: [`source`] (bytes) → [`content`] (is it CSV at all?) → [`encoding`] (UTF-8) → [`sniff`] (which
+//! delimiter) → [`records`] (rows; [`quotes`] looks for the ones that swallowed others) → [`header`] (what the columns
+//! mean) → [`row`] (cells to a job). [`table`] leads it along. Another format joins where it has text (an archive:
+//! `source`), names and cells (JSON lines, Parquet: `header` and `row`).
+
+mod columns;
+mod content;
+mod encoding;
+mod header;
+mod ids;
+mod notices;
+mod numbers;
+mod place;
+mod quotes;
+mod ragged;
+mod records;
+mod row;
+mod rowcheck;
+mod shown;
+mod sniff;
+mod source;
+mod table;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub use columns::{COLUMNS, KnownColumn};
+pub use ids::split_word;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::{Defaults, Job};
+
+/// Bytes that a cell may have by default.
+pub const MAX_FIELD: usize = 64 * 1024;
+
+/// What a row must satisfy that depends on the model and the flags.
+pub struct Rules<'a> {
+    /// Values for empty cells.
+    pub defaults: &'a Defaults,
+    /// Pixels that width and height must be a multiple of: `vae_scale_factor` × the UNet's down-sampling.
+    pub size_multiple: u32,
+    /// Most pixels of a side.
+    pub max_size: u32,
+    /// Most steps: the model's `num_train_timesteps`.
+    pub max_steps: u32,
+    /// Returns the canonical name of a scheduler, or an error with a hint.
+    pub resolve_scheduler: &'a dyn Fn(&str) -> Result<String>,
+    /// How the files are written.
+    pub options: Options,
+}
+
+/// How manifest files are written, where they cannot say it themselves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Name of the column that holds the prompt (`--prompt-col`); columns called `prompt` then pass through.
+    pub prompt_col: Option<String>,
+    /// Name of the column that holds the id (`--id-col`).
+    pub id_col: Option<String>,
+    /// Encoding of files without byte order mark (`--encoding`), by its WHATWG label; default UTF-8.
+    pub encoding: Option<String>,
+    /// Byte between cells (`--delimiter`); by default found in the header.
+    pub delimiter: Option<u8>,
+    /// Byte before a quote that belongs to the value (`--escape`), besides doubled quotes.
+    pub escape: Option<u8>,
+    /// Bytes that a cell may have (`--max-field`).
+    pub max_field: usize,
+    /// Whether a row may have an empty prompt (`--allow-empty`).
+    pub allow_empty: bool,
+}
+
+impl Default for Options {
+    /// Returns the options that read well-formed UTF-8 files.
+    fn default() -> Self {
+        Options {
+            prompt_col: None,
+            id_col: None,
+            encoding: None,
+            delimiter: None,
+            escape: None,
+            max_field: MAX_FIELD,
+            allow_empty: false,
+        }
+    }
+}
+
+/// What the files of a manifest say.
+#[derive(Debug)]
+pub struct Manifest {
+    /// Good rows, in order.
+    pub jobs: Vec<Job>,
+    /// Bad rows, in order.
+    pub errors: Vec<RowError>,
+    /// Remarks about what is not wrong but worth knowing, one line each.
+    pub notices: Vec<String>,
+    /// Names of all columns for `failed.csv`, in order of appearance: known ones by their own names, others as read.
+    pub columns: Vec<String>,
+    /// Names of the pass-through columns as jobs carry them, in order of appearance.
+    pub extra_columns: Vec<Arc<str>>,
+    /// Data rows, good and bad.
+    pub rows: u64,
+    /// BLAKE3 hash, 64 hex digits, of the bytes of all files one after the other.
+    pub hash: String,
+}
+
+/// A row that cannot be made.
+#[derive(Debug)]
+pub struct RowError {
+    /// 0-based number among the data rows of all files.
+    pub row: u64,
+    /// 1-based line in its file.
+    pub line: u64,
+    /// The row's id where that is usable, else its number as 9 digits.
+    pub key: String,
+    /// Its cells, in the order of [`Manifest::columns`]. A row with too many or too few cells keeps them as they are, so
+    /// that `failed.csv` does not make a good row of it; cells that are not UTF-8 are read as windows-1252.
+    pub cells: Vec<String>,
+    /// Everything that is wrong with it; the first is what `failed.csv` says.
+    pub errors: Vec<Error>,
+}
+
+impl Manifest {
+    /// Checks that every row is good (`--strict`).
+    ///
+    /// # Errors
+    /// A structure error that counts the bad rows; what is wrong with them is in [`Manifest::errors`].
+    pub fn strict(&self) -> Result<()> {
+        if self.errors.is_empty() {
+            return Ok(());
+        }
+        let message = format!("{} of {} rows cannot be made, and `--strict` allows none", self.errors.len(), self.rows);
+        Err(Error::new(ErrorKind::Manifest, "bad_rows", message).hint("mend them, or leave out `--strict`"))
+    }
+}
+
+/// Returns the jobs of the manifest files `paths`, one after the other; `-` is stdin. Rows are numbered through.
+///
+/// Memory: the text of one file at a time, and the jobs.
+///
+/// # Errors
+/// Structure errors (kind `Manifest`) and wrong options (kind `Usage`); the errors of rows are in the result.
+pub fn read(paths: &[PathBuf], rules: &Rules) -> Result<Manifest> {
+    let mut reading = table::Reading::new(rules);
+    for path in paths {
+        reading.file(path)?;
+    }
+    reading.finish()
+}

@@ -1,0 +1,265 @@
+//! The first line: which column means what.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Options;
+use super::columns::{Field, UNSUPPORTED, field_named, misspelt, normal};
+use super::notices::Notices;
+use super::records::Record;
+use super::shown::shown;
+use crate::error::{Error, ErrorKind, Location, Result};
+
+/// What we do with a column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Column {
+    /// A column that we know.
+    Field(Field),
+    /// Goes to the metadata unchanged, under this name.
+    Extra(Arc<str>),
+    /// Would change pixels in a way that we cannot yet; must be empty.
+    Unsupported,
+    /// Has no name; must be empty.
+    Unnamed,
+    /// `error_code` or `error_message` of a `failed.csv` that is run again; left out.
+    Verdict,
+}
+
+/// The columns of one file.
+#[derive(Debug)]
+pub(super) struct Header {
+    /// Trimmed names as in the file, with the names of known columns written our way; of all columns.
+    pub names: Vec<String>,
+    /// What each column is.
+    pub columns: Vec<Column>,
+    /// Cells that every row must have: all but unnamed columns at the end.
+    pub required: usize,
+}
+
+impl Header {
+    /// Returns the position of the column that holds `field`.
+    pub fn position(&self, field: Field) -> Option<usize> {
+        self.columns.iter().position(|column| *column == Column::Field(field))
+    }
+}
+
+/// Returns what the names of the header in line `line` of `path` mean.
+///
+/// # Errors
+/// Structure errors: no prompt column, two columns of one meaning, misspelt names.
+pub(super) fn understand(
+    cells: &[String],
+    options: &Options,
+    path: &Path,
+    line: u64,
+    notices: &mut Notices,
+) -> Result<Header> {
+    let at = || Location::file(path).line(line);
+    let mut header = Header { names: Vec::new(), columns: Vec::new(), required: 0 };
+    for cell in cells {
+        let name = cell.trim();
+        let column = column_named(name, options).map_err(|error| error.at(at()))?;
+        let written = match &column {
+            Column::Field(field) if !options.names(*field, name) => {
+                remark(cell, *field, path, notices);
+                field.name().to_string()
+            }
+            _ => name.to_string(),
+        };
+        if let Some(first) = header.clash(&written, &column) {
+            return Err(twice(&cells[first], cell).at(at()));
+        }
+        header.names.push(written);
+        header.columns.push(column);
+    }
+    header.required = header.columns.iter().rposition(|column| *column != Column::Unnamed).map_or(0, |last| last + 1);
+    if header.position(Field::Prompt).is_none() {
+        return Err(no_prompt(cells, options).at(at()));
+    }
+    if let Some(name) = options.id_col.as_deref().filter(|_| header.position(Field::Id).is_none()) {
+        return Err(no_column(name, "--id-col", cells).at(at()));
+    }
+    header.rename_reserved(path, notices);
+    Ok(header)
+}
+
+impl Header {
+    /// Returns the position of the column that means the same as a new one.
+    fn clash(&self, name: &str, column: &Column) -> Option<usize> {
+        if *column == Column::Unnamed {
+            return None;
+        }
+        let same = |(other_name, other): (&String, &Column)| match (other, column) {
+            (Column::Field(other), Column::Field(field)) => other == field,
+            _ => other_name == name,
+        };
+        self.names.iter().zip(&self.columns).position(same)
+    }
+
+    /// Renames the pass-through columns whose names the output needs or a loader would misread.
+    fn rename_reserved(&mut self, path: &Path, notices: &mut Notices) {
+        for at in 0..self.columns.len() {
+            let Column::Extra(name) = &self.columns[at] else { continue };
+            if !super::columns::is_reserved(name) {
+                continue;
+            }
+            let mut free = super::columns::unreserved(name);
+            while self.columns.iter().any(|column| matches!(column, Column::Extra(other) if **other == *free)) {
+                free.push('_');
+            }
+            let shown_name = shown(name);
+            notices.say(format!("{}: column `{shown_name}` goes to the metadata as `{free}`", path.display()));
+            self.columns[at] = Column::Extra(free.into());
+        }
+    }
+}
+
+/// Returns what a column called `name` is.
+fn column_named(name: &str, options: &Options) -> Result<Column> {
+    if name.is_empty() {
+        return Ok(Column::Unnamed);
+    }
+    if let Some(field) = options.field_named(name) {
+        return Ok(Column::Field(field));
+    }
+    let normal = normal(name);
+    if UNSUPPORTED.contains(&normal.as_str()) {
+        return Ok(Column::Unsupported);
+    }
+    if ["error_code", "error_message"].contains(&normal.as_str()) {
+        return Ok(Column::Verdict);
+    }
+    match misspelt(&normal).filter(|field| !options.overrides(*field)) {
+        Some(field) => {
+            Err(Error::new(ErrorKind::Manifest, "unknown_column", format!("there is no column `{}`", shown(name)))
+                .hint(format!("did you mean `{}`? if not, choose a name less like it", field.name())))
+        }
+        None => Ok(Column::Extra(name.into())),
+    }
+}
+
+impl Options {
+    /// Returns the field that a column called `name` holds.
+    fn field_named(&self, name: &str) -> Option<Field> {
+        if self.names(Field::Prompt, name) {
+            return Some(Field::Prompt);
+        }
+        if self.names(Field::Id, name) {
+            return Some(Field::Id);
+        }
+        field_named(&normal(name)).filter(|field| !self.overrides(*field))
+    }
+
+    /// Returns whether an option names another column for `field`.
+    fn overrides(&self, field: Field) -> bool {
+        match field {
+            Field::Prompt => self.prompt_col.is_some(),
+            Field::Id => self.id_col.is_some(),
+            _ => false,
+        }
+    }
+
+    /// Returns whether an option says that the column called `name` holds `field`.
+    fn names(&self, field: Field, name: &str) -> bool {
+        let option = match field {
+            Field::Prompt => &self.prompt_col,
+            Field::Id => &self.id_col,
+            _ => &None,
+        };
+        option.as_deref().is_some_and(|option| option.trim() == name)
+    }
+
+    /// Returns whether a column called `cell` can be the prompt.
+    pub(super) fn is_prompt(&self, cell: &str) -> bool {
+        self.field_named(cell.trim()) == Some(Field::Prompt)
+    }
+}
+
+/// Says that a known column was recognised though its name is written another way. Aliases need no remark.
+fn remark(cell: &str, field: Field, path: &Path, notices: &mut Notices) {
+    if !field.spellings().contains(&cell) {
+        notices.say(format!("{}: column `{}` read as `{}`", path.display(), shown(cell), field.name()));
+    }
+}
+
+fn twice(first: &str, second: &str) -> Error {
+    let (first, second) = (shown(first.trim()), shown(second.trim()));
+    let message = match first == second {
+        true => format!("two columns are called `{first}`"),
+        false => format!("the columns `{first}` and `{second}` mean the same"),
+    };
+    Error::new(ErrorKind::Manifest, "duplicate_column", message).hint("rename or remove one of them")
+}
+
+fn no_prompt(cells: &[String], options: &Options) -> Error {
+    if let Some(name) = &options.prompt_col {
+        return no_column(name, "--prompt-col", cells);
+    }
+    let message = format!("no column is called `prompt`: the header reads {}", listed(cells));
+    Error::new(ErrorKind::Manifest, "no_prompt_column", message).hint(
+        "begin the file with the names of its columns, such as `prompt,seed`, or name the column with `--prompt-col`",
+    )
+}
+
+fn no_column(name: &str, option: &str, cells: &[String]) -> Error {
+    let message = format!("no column is called `{}`: the header reads {}", shown(name), listed(cells));
+    Error::new(ErrorKind::Manifest, "no_such_column", message).hint(format!("name one of these with `{option}`"))
+}
+
+/// Returns the cells of a row as text; bytes that are not UTF-8 have been refused before, where it matters.
+pub(super) fn cells(record: &Record) -> Vec<String> {
+    record.cells.iter().map(|cell| String::from_utf8_lossy(cell).into_owned()).collect()
+}
+
+/// Returns the first names in backticks.
+fn listed(cells: &[String]) -> String {
+    let mut names: Vec<String> = cells.iter().take(8).map(|cell| format!("`{}`", shown(cell.trim()))).collect();
+    if cells.len() > names.len() {
+        names.push("…".into());
+    }
+    names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(cells: &[&str], options: &Options) -> (Result<Header, String>, Vec<String>) {
+        let cells: Vec<String> = cells.iter().map(|cell| cell.to_string()).collect();
+        let mut notices = Notices::default();
+        let header = understand(&cells, options, Path::new("a.csv"), 1, &mut notices);
+        (header.map_err(|error| error.to_string()), notices.into_lines())
+    }
+
+    #[test]
+    fn names_are_known_in_any_dress() {
+        let (header, notices) = read(&[" Prompt ", "CFG Scale", "steps", "label", "my note", ""], &Options::default());
+        let header = header.expect("a good header");
+        assert_eq!(header.names, ["prompt", "guidance_scale", "num_inference_steps", "label", "my note", ""]);
+        assert_eq!(header.columns[3], Column::Extra("src_label".into()));
+        assert_eq!(header.required, 5);
+        assert_eq!(
+            notices,
+            [
+                "a.csv: column ` Prompt ` read as `prompt`",
+                "a.csv: column `CFG Scale` read as `guidance_scale`",
+                "a.csv: column `label` goes to the metadata as `src_label`",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_option_names_the_prompt_and_frees_the_other_names() {
+        let options = Options { prompt_col: Some("beschreibung".into()), ..Options::default() };
+        let header = read(&["prompt", "beschreibung", "prompts"], &options).0.expect("a good header");
+        assert_eq!(header.position(Field::Prompt), Some(1));
+        assert_eq!(header.columns[0], Column::Extra("src_prompt".into()));
+        assert_eq!(header.names[1], "beschreibung", "so that the same option reads failed.csv");
+    }
+
+    #[test]
+    fn renamed_columns_stay_apart() {
+        let header = read(&["prompt", "src_label", "label"], &Options::default()).0.expect("a good header");
+        assert_eq!(header.columns[2], Column::Extra("src_label_".into()));
+    }
+}

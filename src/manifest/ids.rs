@@ -1,0 +1,188 @@
+//! Ids name files, so they are held to what every disk and bucket can store, and no two images may share one.
+
+use std::collections::HashMap;
+
+use super::numbers::Problem;
+use super::place::{Files, Place};
+use super::shown::shown;
+use crate::error::{Error, ErrorKind, Location, Result};
+use crate::job::Job;
+
+/// Bytes of the longest id.
+const LONGEST: usize = 128;
+
+/// Pairs of rows that a message about equal ids lists.
+const LISTED: usize = 10;
+
+/// File names that Windows keeps for devices, besides COM1 to LPT9.
+const DEVICES: [&str; 4] = ["con", "prn", "aux", "nul"];
+
+/// Checks that `id` can be a file name everywhere: `[A-Za-z0-9_-]{1,128}` and no device of Windows.
+///
+/// # Errors
+/// A problem that says what is wrong with it.
+pub(super) fn check(id: &str) -> Result<(), Problem> {
+    let allowed = "use letters a to z, digits, `_` and `-`, at most 128";
+    if id.len() > LONGEST {
+        return Err(Problem::new(format!("`{}` has {} bytes, more than {LONGEST}", shown(id), id.len()), allowed));
+    }
+    if let Some(wrong) = id.chars().find(|&character| !is_id_character(character)) {
+        let message =
+            format!("`{}` has a `{}`, which no id may have", shown(id), shown(wrong.encode_utf8(&mut [0; 4])));
+        return Err(Problem::new(message, allowed));
+    }
+    if is_device(id) {
+        let message = format!("`{id}` is the name of a device on Windows");
+        return Err(Problem::new(message, format!("use another id, such as `{id}_`")));
+    }
+    Ok(())
+}
+
+fn is_id_character(character: char) -> bool {
+    character.is_ascii_alphanumeric() || character == '_' || character == '-'
+}
+
+fn is_device(id: &str) -> bool {
+    let id = id.to_ascii_lowercase();
+    let port = id.strip_prefix("com").or_else(|| id.strip_prefix("lpt"));
+    DEVICES.contains(&id.as_str()) || port.is_some_and(|port| matches!(port.as_bytes(), [b'1'..=b'9']))
+}
+
+/// Returns the word in `id` that makes the `datasets` library take a file of this name for a part of a split (`test_1`).
+///
+/// Such ids are fine for us; whoever writes a layout that `datasets` reads has to call the file something else.
+pub fn split_word(id: &str) -> Option<&'static str> {
+    const WORDS: [&str; 9] = ["train", "training", "validation", "valid", "dev", "val", "test", "testing", "eval"];
+    let mut parts = id.split(|character: char| !character.is_ascii_alphabetic());
+    parts.find_map(|part| WORDS.into_iter().chain(["evaluation"]).find(|word| *word == part))
+}
+
+/// The ids of all rows so far.
+#[derive(Default)]
+pub(super) struct Ids {
+    /// Lower-case id → the row that has it.
+    seen: HashMap<Box<str>, Seen>,
+    /// The first equal pair, as the error it will be.
+    first: Option<Error>,
+    /// The next pairs, for its hint.
+    more: Vec<String>,
+    pairs: u64,
+}
+
+struct Seen {
+    row: u64,
+    line: u64,
+    /// The id as written, where it has capitals.
+    written: Option<Box<str>>,
+}
+
+impl Ids {
+    /// Notes the id of the row at `place`; a second row with an equal id, also but for case, is remembered for
+    /// [`Ids::finish`].
+    pub fn add(&mut self, id: &str, place: &Place, files: &Files) {
+        let lower = id.to_ascii_lowercase();
+        let Some(seen) = self.seen.get(lower.as_str()) else {
+            let written = (lower != id).then(|| id.into());
+            self.seen.insert(lower.into(), Seen { row: place.row, line: place.line, written });
+            return;
+        };
+        self.pairs += 1;
+        if self.first.is_none() {
+            self.first = Some(equal_ids(id, seen.written.as_deref().unwrap_or(&lower), seen, place, files));
+        } else if self.more.len() < LISTED - 1 {
+            self.more.push(format!("`{id}` (rows {} and {})", seen.row, place.row));
+        }
+    }
+
+    /// Checks that all ids differ, and that no two images would get the same key.
+    ///
+    /// # Errors
+    /// One structure error that lists the first ten pairs.
+    pub fn finish(self, jobs: &[Job], files: &Files) -> Result<()> {
+        if let Some(first) = self.first {
+            let fix = "give each row an id of its own; many disks take upper and lower case as equal";
+            return Err(match self.pairs {
+                1 => first.hint(fix),
+                _ => first.hint(format!("{fix}; {} pairs in all, also {}", self.pairs, self.more.join(", "))),
+            });
+        }
+        if self.seen.is_empty() {
+            return Ok(());
+        }
+        jobs.iter().try_for_each(|job| self.check_image_keys(job, jobs, files))
+    }
+
+    /// Checks that the id of `job` is not also a name that follows from another row: `cat_1`, the second image of the
+    /// row `cat`, or `000000007`, the row 7 without an id.
+    fn check_image_keys(&self, job: &Job, jobs: &[Job], files: &Files) -> Result<()> {
+        let Some(id) = &job.id else { return Ok(()) };
+        let one_of_several = || {
+            let (base, index) = id.rsplit_once('_')?;
+            let index: u32 = index.parse().ok().filter(|number: &u32| number.to_string() == index)?;
+            let other = unnamed(base, jobs).or_else(|| self.named(base, jobs))?;
+            (job.num_images_per_prompt == 1 && other.num_images_per_prompt > index.max(1)).then_some(other)
+        };
+        let Some(other) = unnamed(id, jobs).or_else(one_of_several) else { return Ok(()) };
+        let message = format!("`{id}` is also the name of an image of row {} (line {})", other.row, other.line);
+        Err(Error::new(ErrorKind::Manifest, "duplicate_id", message)
+            .at(Location::file(files.of(job.row)).row(job.row, job.line).column("id"))
+            .hint("rows without an id are called by their number, and several images of a row by `_0`, `_1`, …"))
+    }
+
+    /// Returns the job whose id is `id`, but for case.
+    fn named<'j>(&self, id: &str, jobs: &'j [Job]) -> Option<&'j Job> {
+        job_of_row(self.seen.get(id.to_ascii_lowercase().as_str())?.row, jobs)
+    }
+}
+
+/// Returns the job without an id whose row number as a key is `key`.
+fn unnamed<'j>(key: &str, jobs: &'j [Job]) -> Option<&'j Job> {
+    let row: u64 = key.parse().ok().filter(|_| key.len() >= 9)?;
+    job_of_row(row, jobs).filter(|job| job.id.is_none() && job.key() == key)
+}
+
+/// Returns the job of `row`, where it is a good one.
+fn job_of_row(row: u64, jobs: &[Job]) -> Option<&Job> {
+    jobs.binary_search_by_key(&row, |job| job.row).ok().map(|at| &jobs[at])
+}
+
+/// Returns the error for two rows with equal ids.
+fn equal_ids(id: &str, other: &str, seen: &Seen, place: &Place, files: &Files) -> Error {
+    let there = match files.of(seen.row) {
+        path if path == place.path => format!("row {} (line {})", seen.row, seen.line),
+        path => format!("row {} ({}, line {})", seen.row, path.display(), seen.line),
+    };
+    let message = match id == other {
+        true => format!("`{id}` is also the id of {there}"),
+        false => format!("`{id}` differs only by case from `{other}`, the id of {there}"),
+    };
+    Error::new(ErrorKind::Manifest, "duplicate_id", message).at(place.location())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_names_that_every_disk_can_store() {
+        for id in ["a", "cat_1", "007", "1e5", "-x", "A-b_C", "com10", "console", &"x".repeat(128)] {
+            assert_eq!(check(id), Ok(()), "{id}");
+        }
+        let message = |id: &str| check(id).expect_err(id).message;
+        assert_eq!(message("../../etc/x"), "`../../etc/x` has a `.`, which no id may have");
+        assert_eq!(message("a/b"), "`a/b` has a `/`, which no id may have");
+        assert_eq!(message("a\nb"), "`a\\nb` has a `\\n`, which no id may have");
+        assert_eq!(message("é"), "`é` has a `é`, which no id may have");
+        assert_eq!(message("Con"), "`Con` is the name of a device on Windows");
+        assert_eq!(message("lpt1"), "`lpt1` is the name of a device on Windows");
+        assert!(message(&"x".repeat(129)).ends_with("has 129 bytes, more than 128"));
+    }
+
+    #[test]
+    fn split_words_are_whole_words() {
+        assert_eq!(split_word("test_1"), Some("test"));
+        assert_eq!(split_word("00001-a-validation-tube"), Some("validation"));
+        assert_eq!(split_word("contest_1"), None);
+        assert_eq!(split_word("latest"), None);
+    }
+}

@@ -1,0 +1,200 @@
+//! The cells of one row → a job.
+
+use std::collections::HashMap;
+
+use super::Rules;
+use super::columns::Field;
+use super::header::{Column, Header};
+use super::ids;
+use super::notices::Notices;
+use super::numbers::{Problem, pixels, real, whole};
+use super::place::Place;
+use super::shown::{invisible, shown};
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::Job;
+
+/// Most images that one row may ask for: the digits of their keys, and a slip of the keyboard, stay small.
+const MAX_IMAGES: u64 = 10_000;
+
+/// Largest guidance scale: beyond it half-precision networks overflow.
+const MAX_GUIDANCE: f64 = 1000.0;
+
+/// Reads rows by the rules; remembers the scheduler names that it has resolved.
+pub(super) struct RowReader<'r> {
+    rules: &'r Rules<'r>,
+    schedulers: HashMap<String, String>,
+}
+
+/// One row and all that its messages need.
+pub(super) struct Row<'a> {
+    /// What the columns mean.
+    pub header: &'a Header,
+    /// As many cells as the header has columns, or fewer.
+    pub cells: &'a [&'a str],
+    /// Where it stands.
+    pub place: Place<'a>,
+}
+
+impl Row<'_> {
+    /// Returns the error at cell `at` of this row.
+    fn error(&self, at: usize, code: &'static str, problem: Problem) -> Error {
+        Error::new(ErrorKind::Row, code, problem.message)
+            .at(self.place.location().column(shown(&self.header.names[at])))
+            .hint(problem.hint)
+    }
+
+    /// Returns the trimmed cell of `field` and its position, if it has something in it.
+    fn filled(&self, field: Field) -> Option<(usize, &str)> {
+        let at = self.header.position(field)?;
+        let cell = self.cells.get(at)?.trim();
+        (!cell.is_empty()).then_some((at, cell))
+    }
+}
+
+impl<'r> RowReader<'r> {
+    /// Returns a reader by `rules`.
+    pub fn new(rules: &'r Rules<'r>) -> Self {
+        RowReader { rules, schedulers: HashMap::new() }
+    }
+
+    /// Returns the job of `row`, or everything that is wrong with its cells.
+    pub fn job(&mut self, row: &Row, notices: &mut Notices) -> Result<Job, Vec<Error>> {
+        let mut job = self.empty_job(row);
+        let mut errors = Vec::new();
+        for (at, (column, cell)) in row.header.columns.iter().zip(row.cells).enumerate() {
+            let filled = match column {
+                Column::Field(field) => self.fill(&mut job, *field, cell.trim(), row.place, notices),
+                Column::Extra(name) => {
+                    job.extra.push((name.clone(), cell.to_string()));
+                    Ok(())
+                }
+                Column::Unsupported | Column::Unnamed | Column::Verdict => Ok(()),
+            };
+            if let Err((code, problem)) = filled {
+                errors.push(row.error(at, code, problem));
+            }
+        }
+        if let (Some((at, _)), Some(_)) =
+            (row.filled(Field::Size), row.filled(Field::Width).or(row.filled(Field::Height)))
+        {
+            let problem = Problem::new("both this and `width` or `height` are filled", "fill one or the other");
+            errors.push(row.error(at, Field::Size.code(), problem));
+        }
+        if errors.is_empty() { Ok(job) } else { Err(errors) }
+    }
+
+    /// Returns a job with nothing but defaults.
+    fn empty_job(&self, row: &Row) -> Job {
+        let defaults = self.rules.defaults;
+        Job {
+            row: row.place.row,
+            line: row.place.line,
+            id: None,
+            prompt: String::new(),
+            negative_prompt: defaults.negative_prompt.clone(),
+            seed: None,
+            scheduler: defaults.scheduler.clone(),
+            num_inference_steps: defaults.num_inference_steps,
+            guidance_scale: defaults.guidance_scale,
+            guidance_rescale: defaults.guidance_rescale,
+            eta: defaults.eta,
+            width: defaults.width,
+            height: defaults.height,
+            num_images_per_prompt: defaults.num_images_per_prompt,
+            extra: Vec::new(),
+        }
+    }
+
+    /// Puts a trimmed cell into `job`; an empty one leaves the default.
+    fn fill(
+        &mut self,
+        job: &mut Job,
+        field: Field,
+        cell: &str,
+        place: Place,
+        notices: &mut Notices,
+    ) -> Result<(), (&'static str, Problem)> {
+        if field == Field::Prompt {
+            job.prompt = prompt(cell, self.rules.options.allow_empty)?;
+            return Ok(());
+        }
+        if cell.is_empty() {
+            return Ok(());
+        }
+        let rules = self.rules;
+        let size = |text: &str| pixels(text, rules.size_multiple, rules.max_size);
+        let filled = match field {
+            Field::Prompt => unreachable!("returned above"),
+            Field::Id => ids::check(cell).map(|()| job.id = Some(cell.to_string())),
+            Field::NegativePrompt => {
+                job.negative_prompt = cell.to_string();
+                Ok(())
+            }
+            Field::Seed if cell == "-1" => {
+                notices.repeat("-1 stands for a seed derived from the run's seed and the key", || {
+                    place.location().column(field.name())
+                });
+                Ok(())
+            }
+            Field::Seed => whole(cell, 0..=u64::MAX).map(|seed| job.seed = Some(seed)),
+            Field::NumInferenceSteps => {
+                small(cell, u64::from(rules.max_steps)).map(|steps| job.num_inference_steps = steps)
+            }
+            Field::NumImagesPerPrompt => small(cell, MAX_IMAGES).map(|images| job.num_images_per_prompt = images),
+            Field::GuidanceScale => real(cell, 0.0..=MAX_GUIDANCE).map(|scale| job.guidance_scale = scale),
+            Field::GuidanceRescale => real(cell, 0.0..=1.0).map(|rescale| job.guidance_rescale = rescale),
+            Field::Eta => real(cell, 0.0..=1.0).map(|eta| job.eta = eta),
+            Field::Width => size(cell).map(|width| job.width = width),
+            Field::Height => size(cell).map(|height| job.height = height),
+            Field::Size => both_sides(cell, size).map(|(width, height)| {
+                job.width = width;
+                job.height = height;
+            }),
+            Field::Scheduler => self.scheduler(cell).map(|name| job.scheduler = name),
+        };
+        filled.map_err(|problem| (field.code(), problem))
+    }
+
+    /// Returns the canonical name of a scheduler.
+    fn scheduler(&mut self, name: &str) -> Result<String, Problem> {
+        if let Some(canonical) = self.schedulers.get(name) {
+            return Ok(canonical.clone());
+        }
+        match (self.rules.resolve_scheduler)(name) {
+            Ok(canonical) => {
+                self.schedulers.insert(name.to_string(), canonical.clone());
+                Ok(canonical)
+            }
+            Err(error) => {
+                let hint = error.how_to_fix().unwrap_or("`nightshift schedule --help` lists the schedulers");
+                Err(Problem::new(error.message(), hint))
+            }
+        }
+    }
+}
+
+/// Returns the prompt in a trimmed cell. One that shows nothing is an error unless `allow_empty`.
+fn prompt(cell: &str, allow_empty: bool) -> Result<String, (&'static str, Problem)> {
+    let blank = cell.chars().all(|character| character.is_whitespace() || invisible(character));
+    if blank && !allow_empty {
+        let hint = "write a prompt, or use `--allow-empty` for pictures without one";
+        return Err(("empty_prompt", Problem::new("the prompt is empty", hint)));
+    }
+    Ok(cell.to_string())
+}
+
+/// Returns a whole number from 1 to `max`.
+fn small(cell: &str, max: u64) -> Result<u32, Problem> {
+    whole(cell, 1..=max.min(u64::from(u32::MAX))).map(|number| u32::try_from(number).expect("at most u32::MAX"))
+}
+
+/// Returns width and height of `512x768`.
+fn both_sides(cell: &str, side: impl Fn(&str) -> Result<u32, Problem>) -> Result<(u32, u32), Problem> {
+    let Some((width, height)) = cell.split_once(['x', 'X', '×', '*']) else {
+        return Err(Problem::new(
+            format!("`{}` is not a size", shown(cell)),
+            "write width x height, such as `512x768`",
+        ));
+    };
+    Ok((side(width.trim())?, side(height.trim())?))
+}
