@@ -1,0 +1,229 @@
+//! A model's `scheduler_config.json`, and switching to another algorithm.
+
+use serde_json::Value;
+
+use crate::error::Result;
+
+use super::fields::{Fields, bad, parse_python_json, wrong};
+use super::registry::{self, Algorithm};
+use super::schedule::Schedule;
+
+/// Fields of diffusers' other schedulers that real configs carry along. diffusers ignores what the class at hand does not
+/// have, and so do we.
+const FIELDS_OF_OTHERS: &[&str] = &[
+    "disable_corrector",
+    "noise_sampler_seed",
+    "original_inference_steps",
+    "predict_epsilon",
+    "predict_x0",
+    "rho",
+    "shift_terminal",
+    "sigma_data",
+    "sigma_schedule",
+    "skip_prk_steps",
+    "solver_p",
+    "timestep_scaling",
+];
+
+/// `scheduler_config.json` of diffusers: the fields of a model, and the algorithm that reads them.
+///
+/// The fields are kept as they are, also those of other classes, so that switching the algorithm loses nothing; each
+/// algorithm applies its own defaults, as diffusers' classes do.
+#[derive(Clone)]
+pub struct SchedulerConfig {
+    /// `None` where the config names a class that we do not have, or none.
+    algorithm: Option<&'static Algorithm>,
+    /// `_class_name` as the config gives it.
+    class_name: String,
+    fields: Fields,
+}
+
+impl SchedulerConfig {
+    /// Reads a `scheduler_config.json`.
+    ///
+    /// Keys that start with `_` are ignored, and so are fields that only other classes of diffusers have. A class that
+    /// we do not have is no error here: the model can still be used with [`SchedulerConfig::select`].
+    ///
+    /// # Errors
+    /// `scheduler_config` (model): the text is no JSON object; a field has a value that is not possible, or asks for
+    /// something that we do not do; a field is unknown.
+    pub fn from_json(text: &str) -> Result<Self> {
+        let value = parse_python_json(text).map_err(|error| wrong(format!("not valid JSON: {error}")).source(error))?;
+        let Value::Object(map) = value else { return Err(wrong("not a JSON object")) };
+        let class_name = map.get("_class_name").and_then(Value::as_str).unwrap_or_default().to_string();
+        let fields = Fields(map.into_iter().filter(|(key, _)| !key.starts_with('_')).collect());
+        let config = SchedulerConfig { algorithm: registry::find_class(&class_name), class_name, fields };
+        if config.algorithm.is_some() {
+            config.refuse_unknown_fields()?;
+            config.check()?;
+        }
+        Ok(config)
+    }
+
+    /// Returns this model's config for another algorithm, as diffusers' `Other.from_config(scheduler.config)` does, and
+    /// then with what the name itself says: `dpmpp_2m_karras` sets `use_karras_sigmas`. A name that says nothing of a
+    /// field leaves it as the model has it, so `euler` on a config with `use_karras_sigmas` has Karras sigmas (and
+    /// [`SchedulerConfig::name`] says so).
+    ///
+    /// # Errors
+    /// `unknown_scheduler` (usage) for a name that is none; `scheduler_config` (model) when the algorithm cannot honour
+    /// a field of the config.
+    pub fn select(&self, name: &str) -> Result<SchedulerConfig> {
+        let (algorithm, variant) = registry::find(name)?;
+        let mut config = SchedulerConfig {
+            algorithm: Some(algorithm),
+            class_name: algorithm.class_name.to_string(),
+            fields: self.fields.clone(),
+        };
+        for (key, json) in variant.overrides {
+            let value = serde_json::from_str(json).expect("overrides are written as JSON");
+            config.fields.0.insert((*key).to_string(), value);
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Computes the schedule of `num_inference_steps` steps. `eta` in [0, 1] is the share of fresh noise of DDIM; other
+    /// algorithms ignore it, as diffusers does.
+    ///
+    /// # Errors
+    /// `unknown_scheduler` (usage) when the config's class is not ours and none was selected; `num_inference_steps`
+    /// (usage) when the algorithm cannot make that many; `eta` (usage) outside [0, 1].
+    pub fn schedule(&self, num_inference_steps: u32, eta: f64) -> Result<Schedule> {
+        let algorithm = self.algorithm.ok_or_else(|| registry::unknown(&self.class_name))?;
+        (algorithm.build)(&self.fields, num_inference_steps, eta)
+    }
+
+    /// Returns how many timesteps the model was trained with (1000 where the config does not say).
+    pub fn num_train_timesteps(&self) -> u32 {
+        self.fields.count("num_train_timesteps", 1000).unwrap_or(1000)
+    }
+
+    /// Returns whether the class is one of ours, so that [`SchedulerConfig::schedule`] can work without a `select`.
+    pub fn is_supported(&self) -> bool {
+        self.algorithm.is_some()
+    }
+
+    /// Returns the canonical name of what the config does, such as `dpmpp_2m_karras`; for a class that is not ours, the
+    /// class name.
+    pub fn name(&self) -> &str {
+        let Some(algorithm) = self.algorithm else { return &self.class_name };
+        let fits = |overrides: &[(&str, &str)]| overrides.iter().all(|(key, json)| self.says(key, json));
+        // The variant that says most of what is set; the plain one says nothing, so one always fits.
+        let variants = algorithm.variants.iter().filter(|variant| fits(variant.overrides));
+        variants.max_by_key(|variant| variant.overrides.len()).map_or(&self.class_name, |variant| variant.canonical)
+    }
+
+    /// Returns diffusers' class name, empty where the config names none.
+    pub fn class_name(&self) -> &str {
+        &self.class_name
+    }
+
+    fn says(&self, key: &str, json: &str) -> bool {
+        self.fields.0.get(key).is_some_and(|value| value.to_string() == json)
+    }
+
+    fn refuse_unknown_fields(&self) -> Result<()> {
+        let known = |key: &str| FIELDS_OF_OTHERS.contains(&key) || registry::knows_field(key);
+        match self.fields.0.keys().find(|key| !known(key)) {
+            Some(key) => Err(wrong(format!("unknown field `{key}`"))
+                .hint("remove it if it does not matter; it is no field of a scheduler that nightshift knows")),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses values that the algorithm does not honour or cannot have, before anything is computed with them.
+    fn check(&self) -> Result<()> {
+        let Some(algorithm) = self.algorithm else { return Ok(()) };
+        for (key, neutral) in algorithm.neutral {
+            if let Some(value) = self.fields.0.get(*key).filter(|value| !neutral.holds(value)) {
+                let hint = "nightshift does not have it for this scheduler; choose another with `--scheduler`";
+                return Err(bad(key, value, "").hint(hint));
+            }
+        }
+        // A schedule of one step reads every field.
+        (algorithm.build)(&self.fields, 1, 0.0).map(|_| ())
+    }
+}
+
+impl std::fmt::Debug for SchedulerConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SchedulerConfig").field("class_name", &self.class_name).field("fields", &self.fields.0).finish()
+    }
+}
+
+impl PartialEq for SchedulerConfig {
+    fn eq(&self, other: &Self) -> bool {
+        self.class_name == other.class_name && self.fields == other.fields
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STABLE_DIFFUSION_1: &str = r#"{"_class_name": "PNDMScheduler", "_diffusers_version": "0.6.0",
+        "beta_end": 0.012, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "num_train_timesteps": 1000,
+        "set_alpha_to_one": false, "skip_prk_steps": true, "steps_offset": 1, "trained_betas": null,
+        "clip_sample": false}"#;
+    const STABLE_DIFFUSION_XL: &str = r#"{"_class_name": "EulerDiscreteScheduler", "_diffusers_version": "0.19.0.dev0",
+        "beta_end": 0.012, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "clip_sample": false,
+        "interpolation_type": "linear", "num_train_timesteps": 1000, "prediction_type": "epsilon",
+        "sample_max_value": 1.0, "set_alpha_to_one": false, "skip_prk_steps": true, "steps_offset": 1,
+        "timestep_spacing": "leading", "trained_betas": null, "use_karras_sigmas": false}"#;
+
+    #[test]
+    fn a_class_that_we_lack_can_be_replaced() {
+        let config = SchedulerConfig::from_json(STABLE_DIFFUSION_1).expect("a config");
+        assert!(!config.is_supported());
+        let error = config.schedule(10, 0.0).expect_err("no such algorithm");
+        assert_eq!((error.code(), error.message()), ("unknown_scheduler", "`PNDMScheduler` is not a scheduler"));
+        let euler = config.select("Euler").expect("fits");
+        assert_eq!((euler.name(), euler.class_name()), ("euler", "EulerDiscreteScheduler"));
+        // linspace is the default of Euler's class; PNDM's own default does not count.
+        assert_eq!(euler.schedule(2, 0.0).expect("a schedule").timesteps(), [999.0, 0.0]);
+        let ddim = config.select("ddim").expect("fits");
+        assert_eq!(ddim.schedule(2, 0.0).expect("a schedule").timesteps(), [501.0, 1.0]);
+    }
+
+    #[test]
+    fn switching_there_and_back_loses_nothing() {
+        let config = SchedulerConfig::from_json(STABLE_DIFFUSION_XL).expect("a config");
+        assert_eq!(config.name(), "euler");
+        let back = config.select("ddim").expect("fits").select("euler").expect("fits");
+        assert_eq!(config, back);
+    }
+
+    #[test]
+    fn names_set_what_they_say_and_no_more() {
+        let config = SchedulerConfig::from_json(STABLE_DIFFUSION_XL).expect("a config");
+        let karras = config.select("DPM++ 2M Karras").expect("fits");
+        assert_eq!(karras.name(), "dpmpp_2m_karras");
+        assert_eq!(karras.select("euler").expect("fits").name(), "euler_karras");
+        assert_eq!(karras.select("euler_a").expect("fits").name(), "euler_a", "it has no Karras sigmas");
+    }
+
+    #[test]
+    fn errors_name_the_field() {
+        let message = |text: &str| SchedulerConfig::from_json(text).expect_err("refused").to_string();
+        let ddim = |field: &str| format!(r#"{{"_class_name": "DDIMScheduler", {field}}}"#);
+        assert_eq!(message(&ddim(r#""beta_strat": 1"#)), "unknown field `beta_strat`");
+        assert_eq!(message(&ddim(r#""prediction_type": "flow""#)), "`prediction_type` cannot be `flow`");
+        assert_eq!(message(&ddim(r#""num_train_timesteps": -4"#)), "`num_train_timesteps` cannot be `-4`");
+        assert_eq!(message(&ddim(r#""num_train_timesteps": 0"#)), "`num_train_timesteps` cannot be `0`");
+        let dpm = r#"{"_class_name": "DPMSolverMultistepScheduler", "use_lu_lambdas": true}"#;
+        assert_eq!(message(dpm), "`use_lu_lambdas` cannot be `true`");
+        assert!(message("[1]").contains("not a JSON object"));
+        assert!(message("{").contains("not valid JSON"));
+    }
+
+    #[test]
+    fn an_empty_config_is_the_defaults_of_whatever_is_selected() {
+        let config = SchedulerConfig::from_json("{}").expect("a config");
+        assert_eq!(config.schedule(5, 0.0).expect_err("no class").code(), "unknown_scheduler");
+        for name in registry::names() {
+            let schedule = config.select(name.canonical).expect("fits").schedule(10, 0.0).expect("a schedule");
+            assert_eq!((schedule.scheduler(), schedule.evaluations()), (name.class_name, 10));
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Our schedulers and noise against diffusers' and torch's, number by number.
+//!
+//! `tests/golden/*.py` made the data, and say how.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use ndarray::{Array3, ArrayView3};
+use nightshift::noise::NoiseKind;
+use nightshift::scheduler::SchedulerConfig;
+use serde::Deserialize;
+
+/// What may differ, relative to the largest magnitude of each array.
+const TOLERANCE: f32 = 1e-5;
+
+#[derive(Deserialize)]
+struct Goldens {
+    shape: (usize, usize, usize),
+    seed: u64,
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    config: serde_json::Value,
+    eta: f64,
+    steps: Vec<u32>,
+}
+
+/// One run of diffusers.
+struct Trace {
+    timesteps: Vec<f32>,
+    /// Empty for DDIM.
+    sigmas: Vec<f32>,
+    init_noise_sigma: f32,
+    /// (model_input, prev_sample) of every step.
+    steps: Vec<(Vec<f32>, Vec<f32>)>,
+}
+
+impl Trace {
+    /// Takes the next trace off `numbers`.
+    fn take(numbers: &mut impl Iterator<Item = f32>, n: usize, has_sigmas: bool, elements: usize) -> Self {
+        let mut next = |count: usize| -> Vec<f32> {
+            let taken: Vec<f32> = numbers.by_ref().take(count).collect();
+            assert_eq!(taken.len(), count, "schedulers.npy ends early");
+            taken
+        };
+        Trace {
+            timesteps: next(n),
+            sigmas: next(if has_sigmas { n + 1 } else { 0 }),
+            init_noise_sigma: next(1)[0],
+            steps: (0..n).map(|_| (next(elements), next(elements))).collect(),
+        }
+    }
+}
+
+fn golden(name: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Returns the elements of a one-dimensional little-endian f32 `.npy` file of version 1.
+fn npy(bytes: &[u8]) -> Vec<f32> {
+    assert_eq!(&bytes[..8], b"\x93NUMPY\x01\x00");
+    let start = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+    assert!(String::from_utf8_lossy(&bytes[10..start]).contains("'<f4'"));
+    bytes[start..].as_chunks::<4>().0.iter().map(|chunk| f32::from_le_bytes(*chunk)).collect()
+}
+
+/// Returns every case with its number of steps and its trace.
+fn traces() -> (Goldens, Vec<(usize, u32, Trace)>) {
+    let goldens: Goldens = serde_json::from_slice(&golden("schedulers.json")).expect("schedulers.json");
+    let mut numbers = npy(&golden("schedulers.npy")).into_iter();
+    let elements = goldens.shape.0 * goldens.shape.1 * goldens.shape.2;
+    let mut traces = Vec::new();
+    for (index, case) in goldens.cases.iter().enumerate() {
+        let has_sigmas = case.config["_class_name"] != "DDIMScheduler";
+        for &n in &case.steps {
+            traces.push((index, n, Trace::take(&mut numbers, n as usize, has_sigmas, elements)));
+        }
+    }
+    assert_eq!(numbers.next(), None, "schedulers.npy holds more than schedulers.json says");
+    (goldens, traces)
+}
+
+/// What stands in for the network; tests/golden/make_scheduler_goldens.py has the same.
+fn fake_model(x: ArrayView3<'_, f32>, t: f64) -> Array3<f32> {
+    let output =
+        |(k, x): (usize, &f32)| (0.3 * f64::from(*x) + 0.5 * (0.01 * t).sin() + 0.2 * (1.7 * k as f64).cos()).tanh();
+    let values = x.iter().enumerate().map(|pair| output(pair) as f32).collect();
+    Array3::from_shape_vec(x.dim(), values).expect("as many as before")
+}
+
+/// Returns the largest difference, relative to the largest magnitude of `expected`.
+fn difference(actual: impl IntoIterator<Item = f32>, expected: &[f32]) -> f32 {
+    let actual: Vec<f32> = actual.into_iter().collect();
+    assert_eq!(actual.len(), expected.len());
+    let largest = expected.iter().fold(f32::MIN_POSITIVE, |most, x| most.max(x.abs()));
+    let differences = actual.iter().zip(expected).map(|(a, e)| (a - e).abs() / largest);
+    differences.fold(0.0, |most, d| if d.is_nan() { f32::INFINITY } else { most.max(d) })
+}
+
+#[test]
+fn every_trace_of_diffusers_is_followed() {
+    let (goldens, traces) = traces();
+    let mut worst = BTreeMap::<String, f32>::new();
+    let mut failures = Vec::new();
+    for (index, n, trace) in &traces {
+        let case = &goldens.cases[*index];
+        let config = SchedulerConfig::from_json(&case.config.to_string()).expect("a config of ours");
+        let schedule = Arc::new(config.schedule(*n, case.eta).expect("a schedule"));
+        let mut check = |what: String, difference: f32| {
+            let class = config.class_name().to_string();
+            let most = worst.entry(class).or_default();
+            *most = most.max(difference);
+            if difference > TOLERANCE {
+                failures.push(format!("{difference:e} {what} of {n} steps, eta {}: {}", case.eta, case.config));
+            }
+        };
+        let as_f32 = |numbers: &[f64]| numbers.iter().map(|x| *x as f32).collect::<Vec<_>>();
+        check("timesteps".into(), difference(as_f32(schedule.timesteps()), &trace.timesteps));
+        check("sigmas".into(), difference(as_f32(schedule.sigmas().unwrap_or_default()), &trace.sigmas));
+        check("init_noise_sigma".into(), difference([schedule.init_noise_sigma() as f32], &[trace.init_noise_sigma]));
+
+        let mut noise = NoiseKind::TorchCpu.source(goldens.seed);
+        let mut sampler = schedule.start(noise.draw(goldens.shape));
+        for (i, (model_input, prev_sample)) in trace.steps.iter().enumerate() {
+            let eval = sampler.request().expect("as many steps");
+            check(format!("model_input {i}"), difference(eval.model_input.iter().copied(), model_input));
+            let output = fake_model(eval.model_input.view(), eval.timestep);
+            sampler.advance(output.view(), &mut *noise);
+            check(format!("prev_sample {i}"), difference(sampler.latents().iter().copied(), prev_sample));
+        }
+        assert_eq!(sampler.request(), None, "done after {n} steps");
+    }
+    println!("{} traces; largest differences {worst:?}", traces.len());
+    let count = failures.len();
+    failures.truncate(20);
+    assert!(failures.is_empty(), "{count} failures; largest differences {worst:?}\n{}", failures.join("\n"));
+}
+
+/// The tolerance must tell algorithms apart, or the test above proves nothing.
+#[test]
+fn goldens_of_different_schedulers_differ_by_far_more_than_the_tolerance() {
+    let (goldens, traces) = traces();
+    let mut groups = BTreeMap::<String, Vec<(String, &Trace)>>::new();
+    for (index, n, trace) in traces.iter().filter(|(_, n, _)| *n >= 10) {
+        let case = &goldens.cases[*index];
+        let mut config = case.config.clone();
+        let fields = config.as_object_mut().expect("a config");
+        let class = fields.remove("_class_name").expect("a class").to_string();
+        let karras = fields.remove("use_karras_sigmas").is_some_and(|on| on == true);
+        // What only one class has is part of the group's name and so leaves it alone in its group.
+        if fields.get("clip_sample").is_some_and(|clips| clips == false) {
+            fields.remove("clip_sample");
+        }
+        groups.entry(format!("{n} {config}")).or_default().push((format!("{class} {karras} {}", case.eta), trace));
+    }
+    let mut pairs = 0;
+    for (group, members) in groups {
+        for (i, (name, a)) in members.iter().enumerate() {
+            for (other, b) in &members[..i] {
+                // Over all steps: DDIM and Euler arrive at the same picture, in other variables on the way.
+                let steps = a.steps.iter().zip(&b.steps);
+                let difference = steps.map(|(a, b)| difference(a.1.iter().copied(), &b.1)).fold(0.0, f32::max);
+                assert!(difference > 10.0 * TOLERANCE, "{name} and {other} differ by {difference:e} only: {group}");
+                pairs += 1;
+            }
+        }
+    }
+    assert!(pairs > 300, "{pairs} pairs");
+}
+
+#[derive(Deserialize)]
+struct NoiseGoldens {
+    streams: Vec<Stream>,
+}
+
+#[derive(Deserialize)]
+struct Stream {
+    seed: u64,
+    draws: Vec<Draw>,
+}
+
+#[derive(Deserialize)]
+struct Draw {
+    shape: (usize, usize, usize),
+    /// Bits of the first values, at most 256.
+    first: Vec<u32>,
+    /// Bits of the last values, at most 16.
+    last: Vec<u32>,
+}
+
+#[test]
+fn torch_cpu_noise_is_torchs_bit_for_bit() {
+    let goldens: NoiseGoldens = serde_json::from_slice(&golden("noise.json")).expect("noise.json");
+    assert_eq!(goldens.streams.len(), 15);
+    for Stream { seed, draws } in goldens.streams {
+        let mut noise = NoiseKind::TorchCpu.source(seed);
+        for (number, Draw { shape, first, last }) in draws.into_iter().enumerate() {
+            let bits: Vec<u32> = noise.draw(shape).iter().map(|x| x.to_bits()).collect();
+            assert_eq!(bits[..first.len()], first, "seed {seed}, draw {number} {shape:?}");
+            assert_eq!(bits[bits.len() - last.len()..], last, "seed {seed}, draw {number} {shape:?}");
+        }
+    }
+}
