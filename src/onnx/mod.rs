@@ -1,1 +1,36 @@
 //! ONNX Runtime: library, sessions, devices. The only module that uses `ort`.
+//!
+//! ```no_run
+//! # fn main() -> nightshift::error::Result<()> {
+//! use nightshift::onnx::{Networks, Runtime, SessionOptions};
+//! let spec = nightshift::model::ModelSpec::open("onnx/tiny-shapes")?;
+//! let runtime = Runtime::load(None)?;
+//! let networks = Networks::load(&runtime, &spec, &SessionOptions::default())?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! On CPU the same lane gives the same bits whatever shares its batch and however many threads work on it, for the
+//! graphs that we support; `lanes` says where that needs help.
+
+mod device;
+mod doctor;
+mod lanes;
+mod library;
+mod networks;
+mod runtime;
+mod session;
+mod tensor;
+mod text_encoder;
+mod unet;
+mod vae_decoder;
+
+pub use device::Device;
+pub use doctor::Doctor;
+pub use library::{Searched, find_library};
+pub use networks::Networks;
+pub use runtime::Runtime;
+pub use session::SessionOptions;
+pub use text_encoder::OnnxTextEncoder;
+pub use unet::OnnxUnet;
+pub use vae_decoder::OnnxVaeDecoder;

@@ -1,0 +1,196 @@
+//! One graph, loaded on one device.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
+use std::thread::available_parallelism;
+
+use ndarray::{Array, Dimension};
+use ort::ep::cuda::ConvAlgorithmSearch;
+use ort::ep::{ArenaExtendStrategy, CUDA, ExecutionProviderDispatch, TensorRT};
+use ort::logging::LogLevel;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session, SessionInputValue};
+
+use super::device::Device;
+use super::runtime::{Runtime, with_complaints};
+use super::tensor::float_output;
+use crate::error::{Error, ErrorKind, Location, Result};
+use crate::model::{GraphFile, TensorInfo};
+
+/// How networks are loaded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SessionOptions {
+    /// Where they run.
+    pub device: Device,
+    /// Threads that work on one call; 0 takes all that this process may use.
+    pub threads: usize,
+}
+
+impl SessionOptions {
+    /// Returns how many threads work on one call. A GPU's host side needs no more than one.
+    pub fn thread_count(&self) -> usize {
+        match (self.device, self.threads) {
+            (Device::Cpu, 0) => available_parallelism().map_or(1, NonZero::get),
+            (Device::Cpu, threads) => threads,
+            _ => 1,
+        }
+    }
+}
+
+/// Inputs of one call, by name.
+pub(super) type Inputs<'v> = Vec<(Cow<'v, str>, SessionInputValue<'v>)>;
+
+/// A loaded graph of which one output is wanted.
+pub(super) struct GraphSession {
+    session: Session,
+    wanted: RunOptions<HasSelectedOutputs>,
+    output: TensorInfo,
+    part: &'static str,
+    path: PathBuf,
+    on_gpu: bool,
+}
+
+impl fmt::Debug for GraphSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GraphSession").field("part", &self.part).field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl GraphSession {
+    /// Loads `graph`, the model's `part`, of which `output` is wanted. `busy` says whether it is called all the time, so
+    /// that its threads may wait for work by spinning during a call.
+    pub(super) fn load(
+        runtime: &Runtime,
+        (part, graph): (&'static str, &GraphFile),
+        output: &TensorInfo,
+        options: &SessionOptions,
+        busy: bool,
+    ) -> Result<GraphSession> {
+        let (session, complaints) = with_complaints(|| {
+            let mut builder = builder(runtime, options, busy)?;
+            builder.commit_from_file(&graph.path)
+        });
+        let session = session.map_err(|error| refused((part, graph), options.device, error, &complaints))?;
+        let wanted = RunOptions::new().map_err(|error| run_failed(part, &graph.path, false, error))?;
+        let wanted = wanted.with_outputs(OutputSelector::no_default().with(&output.name));
+        let on_gpu = options.device != Device::Cpu;
+        Ok(GraphSession { session, wanted, output: output.clone(), part, path: graph.path.clone(), on_gpu })
+    }
+
+    /// Runs the graph and returns the wanted output as float32.
+    pub(super) fn run<D: Dimension>(&mut self, inputs: ort::Result<Inputs<'_>>) -> Result<Array<f32, D>> {
+        let run = |session: &mut Session| {
+            let outputs = session.run_with_options(inputs?, &self.wanted)?;
+            let value = outputs.get(&self.output.name).ok_or_else(|| ort::Error::new("the output is missing"))?;
+            float_output(value)
+        };
+        run(&mut self.session).map_err(|error| run_failed(self.part, &self.path, self.on_gpu, error))
+    }
+
+    /// Fails if the graph cannot take a tensor of `shape` as its input `tensor`.
+    pub(super) fn check(&self, tensor: &TensorInfo, shape: &[usize]) -> Result<()> {
+        if tensor.accepts(shape) && !shape.contains(&0) {
+            return Ok(());
+        }
+        Err(self.wrong_shape(&format!("takes {tensor}, not a tensor of shape {shape:?}")))
+    }
+
+    /// Fails if the output's shape is not `expected`.
+    pub(super) fn check_output<D: Dimension>(&self, output: &Array<f32, D>, expected: &[usize]) -> Result<()> {
+        if output.shape() == expected {
+            return Ok(());
+        }
+        let shape = output.shape();
+        Err(self.wrong_shape(&format!("gives {} the shape {shape:?}, expected was {expected:?}", self.output)))
+    }
+
+    fn wrong_shape(&self, what: &str) -> Error {
+        Error::new(ErrorKind::Model, "graph_shape", format!("the {} {what}", self.part)).at(Location::file(&self.path))
+    }
+}
+
+fn builder(runtime: &Runtime, options: &SessionOptions, busy: bool) -> ort::Result<SessionBuilder> {
+    let mut builder = Session::builder(runtime.environment())?
+        .with_log_level(LogLevel::Warning)?
+        .with_optimization_level(GraphOptimizationLevel::All)?
+        .with_intra_threads(options.thread_count())?
+        .with_intra_op_spinning(busy && options.device == Device::Cpu)?
+        // Spinning threads would take the cores from decoding and from writing between two calls.
+        .with_config_entry("session.force_spinning_stop", "1")?;
+    if options.device != Device::Cpu {
+        builder = builder.with_execution_providers(providers(options.device))?.with_disable_cpu_fallback()?;
+    }
+    Ok(builder)
+}
+
+/// Returns the providers of a GPU, best first. None of them may fail silently, and the settings are those that give the
+/// same bits in every run: no TensorFloat-32, no choice of convolutions by stopwatch.
+fn providers(device: Device) -> Vec<ExecutionProviderDispatch> {
+    let cuda = |index: u32| {
+        let index = i32::try_from(index).unwrap_or(i32::MAX);
+        CUDA::default()
+            .with_device_id(index)
+            .with_tf32(false)
+            .with_conv_algorithm_search(ConvAlgorithmSearch::Heuristic)
+            .with_arena_extend_strategy(ArenaExtendStrategy::SameAsRequested)
+            .build()
+            .error_on_failure()
+    };
+    match device {
+        Device::Cpu => Vec::new(),
+        Device::Cuda(index) => vec![cuda(index)],
+        Device::TensorRt(index) => {
+            let number = i32::try_from(index).unwrap_or(i32::MAX);
+            vec![TensorRT::default().with_device_id(number).build().error_on_failure(), cuda(index)]
+        }
+    }
+}
+
+/// Returns the error for a graph that cannot be loaded: the device's fault or the graph's.
+fn refused((part, graph): (&str, &GraphFile), device: Device, error: ort::Error, complaints: &[String]) -> Error {
+    let mut said = error.message().trim().to_string();
+    for complaint in complaints.iter().map(|complaint| complaint.trim()) {
+        if !said.contains(complaint) {
+            said = format!("{said}; {complaint}");
+        }
+    }
+    if device == Device::Cpu {
+        return Error::new(ErrorKind::Model, "graph_refused", format!("ONNX Runtime cannot load the {part}: {said}"))
+            .at(Location::file(&graph.path))
+            .hint("export the model again for CPU; graphs with com.microsoft operators run only where they were optimized for");
+    }
+    Error::new(ErrorKind::Provider, "no_device", format!("device `{device}` cannot be had for the {part}: {said}"))
+        .at(Location::file(&graph.path))
+        .hint(match device {
+            Device::TensorRt(_) => "this needs an NVIDIA driver, the library of `make setup ORT=gpu`, CUDA 13, cuDNN 9 and \
+                 TensorRT 10 on the library path; `nightshift doctor` says what is there, `--device cpu` works without",
+            _ => "this needs an NVIDIA driver, the library of `make setup ORT=gpu`, CUDA 13 and cuDNN 9 on the library path; \
+                 `nightshift doctor` says what is there, `--device cpu` works without",
+        })
+}
+
+/// Returns the error for a call that failed: out of memory, a GPU that is gone, or a graph that does not work.
+fn run_failed(part: &str, path: &Path, on_gpu: bool, error: ort::Error) -> Error {
+    let said = error.message().trim();
+    let lower = said.to_lowercase();
+    let any = |needles: &[&str]| needles.iter().any(|needle| lower.contains(needle));
+    let (kind, code, hint) =
+        if any(&["out of memory", "failed to allocate memory", "bad_alloc", "cudnn_status_alloc_failed"]) {
+            (ErrorKind::Unexpected, "out_of_memory", "use fewer lanes (`--lanes`) or smaller images")
+        } else if on_gpu && any(&["cuda failure", "cuda error", "cudnn", "cublas", "device-side", "tensorrt"]) {
+            (
+                ErrorKind::GpuLost,
+                "gpu_lost",
+                "look at `nvidia-smi` and `dmesg`, then run the same command again to resume",
+            )
+        } else {
+            (
+                ErrorKind::Model,
+                "graph_failed",
+                "the graph may be exported for one size or batch only; see `nightshift inspect`",
+            )
+        };
+    Error::new(kind, code, format!("the {part} failed: {said}")).at(Location::file(path)).hint(hint)
+}

@@ -1,0 +1,76 @@
+//! Arrays ↔ tensors, in whatever dtype a graph declares.
+
+use half::{bf16, f16};
+use ndarray::{Array, ArrayD, ArrayView, Dimension, IxDyn, ShapeError};
+use ort::session::SessionInputValue;
+use ort::value::{DynValue, Tensor, TensorRef, ValueType};
+
+use crate::model::Dtype;
+
+/// Returns `values` as an input of `dtype`; float32 in standard layout is lent, not copied.
+pub(super) fn float_input<'v, D: Dimension + 'static>(
+    values: ArrayView<'v, f32, D>,
+    dtype: Dtype,
+) -> ort::Result<SessionInputValue<'v>> {
+    Ok(match dtype {
+        Dtype::Float32 if values.is_standard_layout() => TensorRef::from_array_view(values)?.into(),
+        Dtype::Float32 => Tensor::from_array(values.to_owned())?.into(),
+        Dtype::Float16 => Tensor::from_array(values.mapv(f16::from_f32))?.into(),
+        Dtype::Bfloat16 => Tensor::from_array(values.mapv(bf16::from_f32))?.into(),
+        Dtype::Float64 => Tensor::from_array(values.mapv(f64::from))?.into(),
+        other => return Err(ort::Error::new(format!("a float tensor cannot be given as {other}"))),
+    })
+}
+
+/// Returns token ids as an input of `dtype`; int64 in standard layout is lent, not copied.
+pub(super) fn ids_input<'v, D: Dimension + 'static>(
+    ids: ArrayView<'v, i64, D>,
+    dtype: Dtype,
+) -> ort::Result<SessionInputValue<'v>> {
+    Ok(match dtype {
+        Dtype::Int64 if ids.is_standard_layout() => TensorRef::from_array_view(ids)?.into(),
+        Dtype::Int64 => Tensor::from_array(ids.to_owned())?.into(),
+        // A vocabulary of 2^31 tokens does not exist.
+        Dtype::Int32 => Tensor::from_array(ids.mapv(|id| id as i32))?.into(),
+        other => return Err(ort::Error::new(format!("token ids cannot be given as {other}"))),
+    })
+}
+
+/// Returns `values` in the shape `dims` (`[]` is a scalar) as an input of `dtype`; integers are rounded to.
+pub(super) fn timestep_input(values: &[f64], dims: &[usize], dtype: Dtype) -> ort::Result<SessionInputValue<'static>> {
+    fn tensor<T>(values: &[f64], dims: &[usize], cast: impl Fn(f64) -> T) -> ort::Result<ArrayD<T>> {
+        let values = values.iter().map(|value| cast(*value)).collect();
+        Array::from_shape_vec(IxDyn(dims), values).map_err(ort::Error::wrap::<ShapeError>)
+    }
+    Ok(match dtype {
+        Dtype::Float32 => Tensor::from_array(tensor(values, dims, |value| value as f32)?)?.into(),
+        Dtype::Float16 => Tensor::from_array(tensor(values, dims, f16::from_f64)?)?.into(),
+        Dtype::Bfloat16 => Tensor::from_array(tensor(values, dims, bf16::from_f64)?)?.into(),
+        Dtype::Float64 => Tensor::from_array(tensor(values, dims, |value| value)?)?.into(),
+        Dtype::Int64 => Tensor::from_array(tensor(values, dims, |value| value.round() as i64)?)?.into(),
+        Dtype::Int32 => Tensor::from_array(tensor(values, dims, |value| value.round() as i32)?)?.into(),
+        other => return Err(ort::Error::new(format!("a timestep cannot be given as {other}"))),
+    })
+}
+
+/// Returns a float output as float32.
+pub(super) fn float_output<D: Dimension>(value: &DynValue) -> ort::Result<Array<f32, D>> {
+    fn cast<T: Copy, D: Dimension>(
+        view: ArrayView<'_, T, IxDyn>,
+        cast: impl Fn(T) -> f32,
+    ) -> ort::Result<Array<f32, D>> {
+        let view = view.into_dimensionality::<D>().map_err(ort::Error::wrap::<ShapeError>)?;
+        Ok(view.mapv(cast))
+    }
+    let ValueType::Tensor { ty, .. } = value.dtype() else {
+        return Err(ort::Error::new(format!("the output is {}, not a tensor", value.dtype())));
+    };
+    use ort::value::TensorElementType as Element;
+    match ty {
+        Element::Float32 => cast(value.try_extract_array::<f32>()?, |x| x),
+        Element::Float16 => cast(value.try_extract_array::<f16>()?, f16::to_f32),
+        Element::Bfloat16 => cast(value.try_extract_array::<bf16>()?, bf16::to_f32),
+        Element::Float64 => cast(value.try_extract_array::<f64>()?, |x| x as f32),
+        other => Err(ort::Error::new(format!("the output is {other}, not a float tensor"))),
+    }
+}
