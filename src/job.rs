@@ -141,13 +141,14 @@ fn derive_seed(run_seed: u64, key: &str) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
+pub(crate) mod testing {
+    use super::Job;
 
-    fn job() -> Job {
+    /// Returns a plain job for tests: a red heart, seed 5, 20 steps of Euler with guidance 4 at 64×64.
+    pub(crate) fn job(row: u64) -> Job {
         Job {
-            row: 7,
-            line: 9,
+            row,
+            line: row + 2,
             id: None,
             prompt: "a red heart".into(),
             negative_prompt: String::new(),
@@ -163,10 +164,16 @@ mod tests {
             extra: Vec::new(),
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::job;
+    use super::*;
 
     #[test]
     fn keys_are_ids_or_row_numbers() {
-        let mut job = job();
+        let mut job = job(7);
         assert_eq!(job.image_key(0), "000000007");
         job.id = Some("cat".into());
         assert_eq!(job.image_key(0), "cat");
@@ -176,7 +183,7 @@ mod tests {
 
     #[test]
     fn seeds_count_up_or_are_derived_from_the_key() {
-        let mut one = job();
+        let mut one = job(7);
         one.num_images_per_prompt = 2;
         assert_eq!(ImageTask::new(Arc::new(one.clone()), 1, 1, 0).seed, 6);
         one.seed = None;
@@ -189,13 +196,13 @@ mod tests {
 
     #[test]
     fn the_row_hash_sees_what_changes_pixels_only() {
-        let base = ImageTask::new(Arc::new(job()), 0, 0, 0).row_hash();
-        let mut renamed = job();
+        let base = ImageTask::new(Arc::new(job(7)), 0, 0, 0).row_hash();
+        let mut renamed = job(7);
         renamed.id = Some("other".into());
         renamed.row = 99;
         renamed.extra.push(("label".into(), "x".into()));
         assert_eq!(base, ImageTask::new(Arc::new(renamed), 0, 3, 0).row_hash());
-        let mut changed = job();
+        let mut changed = job(7);
         changed.guidance_scale = 4.5;
         assert_ne!(base, ImageTask::new(Arc::new(changed), 0, 0, 0).row_hash());
     }

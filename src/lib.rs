@@ -3,6 +3,7 @@
 
 pub mod engine;
 pub mod error;
+pub mod guidance;
 pub mod job;
 pub mod journal;
 pub mod manifest;
@@ -10,5 +11,7 @@ pub mod model;
 pub mod noise;
 pub mod onnx;
 pub mod output;
+pub mod pixels;
+pub mod plan;
 pub mod prompt;
 pub mod scheduler;
