@@ -7,11 +7,13 @@
 Stages, each kept in DIR and skipped when its result is there:
   tokenizer  a byte-level BPE in CLIP's form, learned from captions
   vae        AutoencoderKL, L1 + MSE + a little KL, on drawn pictures; then every picture is encoded once
+  decoder    the VAE's decoder alone, L1, on those latents with a little noise: sharper edges, truer colours
   unet       UNet2DConditionModel and CLIPTextModel together, v-prediction, 10 % empty captions, EMA of the weights
 
 The learning rate is warm-up, constant, then a linear fall over the last `--decay-steps`: a run can be stopped and
-resumed anywhere, and be given more steps later, without having planned its length. The file DIR/finish, once
-created, makes the fall of the running stage begin at the next step.
+resumed anywhere (at most 500 steps are lost), and be given more or fewer `--steps` without having planned its length.
+The UNet is trained by `--processes` processes of one thread each, which add their gradients: at this size that is
+faster than threads inside the operations, and it bears other work on the machine better.
 """
 import argparse
 import json
@@ -22,6 +24,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
@@ -83,15 +87,11 @@ def save(path, value):
 class Rate:
     """Warm-up, constant, linear fall; see the module's text."""
 
-    def __init__(self, work, peak, warmup, steps, decay_steps, final=0.02):
+    def __init__(self, peak, warmup, steps, decay_steps, final=0.02):
         self.peak, self.warmup, self.final = peak, warmup, final
         self.decay_steps, self.start = decay_steps, steps - decay_steps
-        self.finish = Path(work) / "finish"
 
     def at(self, step):
-        if step < self.start and self.finish.exists():
-            self.start = step
-            self.finish.unlink()
         if step >= self.start:
             return self.peak * max(self.final, 1 - (step - self.start) / self.decay_steps)
         return self.peak * min(1, (step + 1) / self.warmup)
@@ -113,7 +113,7 @@ def train_vae(args, buckets):
     images = [pictures(b[:6000]) for b in buckets]
     shares = np.array([share for _, _, share in BUCKETS])
     rng = np.random.default_rng(2)
-    rate = Rate(args.work, 2.5e-3, 50, args.vae_steps, args.vae_steps // 2)
+    rate = Rate(2.5e-3, 50, args.vae_steps, args.vae_steps // 2)
     started, step, shown = time.time(), 0, []
     while not rate.done(step):
         for group in optimizer.param_groups:
@@ -158,29 +158,79 @@ def encode_all(args, vae, buckets):
     return result
 
 
+def refine_decoder(args, vae, buckets, encoded):
+    """Trains the decoder alone on the latents as they are, lightly disturbed, as the UNet will disturb them."""
+    path = args.work / "vae_refined.pt"
+    if path.exists():
+        return
+    torch.manual_seed(4)
+    for p in vae.parameters():
+        p.requires_grad_(False)
+    parameters = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
+    for p in parameters:
+        p.requires_grad_(True)
+    vae.train()
+    optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.0, betas=(0.9, 0.99))
+    rng, shares = np.random.default_rng(5), np.array([share for _, _, share in BUCKETS])
+    rate = Rate(2e-3, 30, args.decoder_steps, args.decoder_steps * 4 // 5)
+    shown, started = [], time.time()
+    for step in range(args.decoder_steps):
+        for group in optimizer.param_groups:
+            group["lr"] = rate.at(step)
+        b = rng.choice(len(buckets), p=shares)
+        pick = rng.integers(len(buckets[b]), size=16)
+        x = to_tensor(pictures([buckets[b][i] for i in pick]))
+        z = encoded["latents"][b][torch.from_numpy(pick)]
+        z = z + 0.06 * torch.rand(16, 1, 1, 1) * torch.randn_like(z)
+        error = (vae.decode(z / encoded["scaling_factor"]).sample - x).abs().mean()
+        optimizer.zero_grad()
+        error.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        shown.append(error.item())
+        if (step + 1) % 100 == 0:
+            print(f"decoder step {step + 1} error {np.mean(shown[-100:]):.4f} {(time.time() - started) / (step + 1):.3f} s/step", flush=True)
+    save(path, vae.state_dict())
+
+
 def training_ids(scenes, rng, tokenizer):
     captions = ["" if rng.random() < 0.1 else shapes_data.caption(s, rng) for s in scenes]
     return torch.tensor([e.ids for e in tokenizer.encode_batch(captions)])
 
 
-def train_unet(args, buckets, latents, tokenizer):
+def add_up_gradients(parameters):
+    """Replaces each process's gradients by their mean over all processes."""
+    gradients = [p.grad for p in parameters]
+    flat = torch._utils._flatten_dense_tensors(gradients)
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    torch._foreach_copy_(gradients, torch._utils._unflatten_dense_tensors(flat, gradients))
+
+
+def train_unet(rank, args):
+    torch.set_num_threads(1)
+    rendezvous = args.work / "rendezvous"
+    dist.init_process_group("gloo", init_method=f"file://{rendezvous.resolve()}", rank=rank, world_size=args.processes)
+    tokenizer = tiny_tokenizer.load_or_train(args.work / "tokenizer.json", MODEL_MAX_LENGTH)
+    buckets = make_scenes(args.pictures, seed=0)
+    latents = torch.load(args.work / "latents.pt")["latents"]
     torch.manual_seed(3)
     unet, text_encoder = new_unet(args.width), new_text_encoder(tokenizer)
     parameters = [*unet.parameters(), *text_encoder.parameters()]
-    print(f"unet {sum(p.numel() for p in unet.parameters()) / 1e6:.2f} M, "
+    say = print if rank == 0 else lambda *_, **__: None
+    say(f"unet {sum(p.numel() for p in unet.parameters()) / 1e6:.2f} M, "
           f"text encoder {sum(p.numel() for p in text_encoder.parameters()) / 1e6:.2f} M parameters", flush=True)
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.01, betas=(0.9, 0.99))
     ema = [p.detach().clone() for p in parameters]
     path, step = args.work / "unet.pt", 0
-    rate = Rate(args.work, args.lr, 200, args.steps, args.decay_steps)
+    rate = Rate(args.lr, 200, args.steps, args.decay_steps)
     if path.exists():
         state = torch.load(path)
         for p, value in zip(parameters, state["parameters"]):
             p.data.copy_(value)
         ema, step = state["ema"], state["step"]
         optimizer.load_state_dict(state["optimizer"])
-        print(f"resumed at step {step}", flush=True)
-    unet.to(memory_format=torch.channels_last)
+        say(f"resumed at step {step}", flush=True)
     alphas_cumprod = torch.cumprod(1 - torch.linspace(BETA_START, BETA_END, NUM_TRAIN_TIMESTEPS), 0)
 
     def loss_of(x0, noise, t, ids):
@@ -189,22 +239,26 @@ def train_unet(args, buckets, latents, tokenizer):
         prediction = unet(a * x0 + s * noise, t, text_encoder(ids).last_hidden_state, return_dict=False)[0]
         return F.mse_loss(prediction, a * noise - s * x0)
 
-    rng = np.random.default_rng(1000 + step)
+    common = np.random.default_rng(1000 + step)
+    rng = np.random.default_rng((1000 + step, rank))
+    torch.manual_seed(100_000 * (rank + 1) + step)
+    batch = args.batch // args.processes
     shares = np.array([share for _, _, share in BUCKETS])
     shown, started, first = [], time.time(), step
     while not rate.done(step):
         for group in optimizer.param_groups:
             group["lr"] = rate.at(step)
         # The square bucket alone at first: the other sizes only have to learn what a wider picture changes.
-        b = 0 if step < args.square_steps else rng.choice(len(BUCKETS), p=shares)
-        pick = rng.integers(len(buckets[b]), size=args.batch)
-        x0 = latents[b][torch.from_numpy(pick)].contiguous(memory_format=torch.channels_last)
+        b = 0 if step < args.square_steps else common.choice(len(BUCKETS), p=shares)
+        pick = rng.integers(len(buckets[b]), size=batch)
+        x0 = latents[b][torch.from_numpy(pick)]
         ids = training_ids([buckets[b][i] for i in pick], rng, tokenizer)
         # Stratified timesteps: the same mean as uniform ones, with less variance between batches.
-        t = ((torch.arange(args.batch) + torch.rand(args.batch)) * NUM_TRAIN_TIMESTEPS / args.batch).long()
+        t = ((torch.arange(batch) + torch.rand(batch)) * NUM_TRAIN_TIMESTEPS / batch).long()
         loss = loss_of(x0, torch.randn_like(x0), t, ids)
         optimizer.zero_grad()
         loss.backward()
+        add_up_gradients(parameters)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         step += 1
@@ -213,8 +267,8 @@ def train_unet(args, buckets, latents, tokenizer):
         shown.append(loss.item())
         if step % 100 == 0:
             pace = (time.time() - started) / (step - first)
-            print(f"unet step {step} loss {np.mean(shown[-100:]):.4f} lr {rate.at(step):.2e} {pace:.3f} s/step", flush=True)
-        if step % 500 == 0 or rate.done(step):
+            say(f"unet step {step} loss {np.mean(shown[-100:]):.4f} lr {rate.at(step):.2e} {pace:.3f} s/step", flush=True)
+        if rank == 0 and (step % 500 == 0 or rate.done(step)):
             save(path, dict(step=step, ema=ema, optimizer=optimizer.state_dict(),
                             parameters=[p.detach().clone() for p in parameters], width=args.width))
 
@@ -224,14 +278,16 @@ def main():
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints")
     parser.add_argument("--pictures", type=int, default=32000)
     parser.add_argument("--vae-steps", type=int, default=1500)
+    parser.add_argument("--decoder-steps", type=int, default=1000, help="steps of the decoder alone, after the VAE's")
     parser.add_argument("--steps", type=int, default=12000, help="UNet steps in all")
     parser.add_argument("--decay-steps", type=int, default=2500)
     parser.add_argument("--square-steps", type=int, default=6000)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--width", type=int, default=48)
     parser.add_argument("--lr", type=float, default=1.5e-3)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--stop-after", choices=("vae", "unet"), default="unet")
+    parser.add_argument("--threads", type=int, default=2, help="threads for the VAE stage")
+    parser.add_argument("--processes", type=int, default=2, help="processes for the UNet stage")
+    parser.add_argument("--stop-after", choices=("decoder", "unet"), default="unet")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(args.threads)
@@ -240,8 +296,10 @@ def main():
     vae = train_vae(args, buckets)
     encoded = encode_all(args, vae, buckets)
     (args.work / "config.json").write_text(json.dumps(dict(scaling_factor=encoded["scaling_factor"], width=args.width)))
+    refine_decoder(args, vae, buckets, encoded)
     if args.stop_after == "unet":
-        train_unet(args, buckets, encoded["latents"], tokenizer)
+        (args.work / "rendezvous").unlink(missing_ok=True)
+        mp.spawn(train_unet, args=(args,), nprocs=args.processes)
 
 
 if __name__ == "__main__":
