@@ -1,6 +1,7 @@
 //! nightshift turns CSV manifests of prompts into folders of images by running exported ONNX graphs of latent diffusion
 //! models. `ARCHITECTURE.md` is the map; arrows in it mean "may use", and nothing points up.
 
+pub mod cli;
 pub mod engine;
 pub mod error;
 pub mod guidance;
@@ -14,4 +15,5 @@ pub mod output;
 pub mod pixels;
 pub mod plan;
 pub mod prompt;
+pub mod run;
 pub mod scheduler;

@@ -1,5 +1,5 @@
-//! The `nightshift` binary.
+//! The `nightshift` binary: see `nightshift --help`.
 
-fn main() {
-    println!("nightshift {}", env!("CARGO_PKG_VERSION"));
+fn main() -> std::process::ExitCode {
+    nightshift::cli::main()
 }

@@ -12,6 +12,7 @@ use arrow_schema::{Field, Schema};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::errors::ParquetError;
+use parquet::file::metadata::ParquetMetaDataReader;
 use parquet::file::properties::WriterProperties;
 
 use super::durable::{Durable, WholeFile};
@@ -70,6 +71,13 @@ pub fn write(
     }
     let files: Vec<_> = encoded.iter().map(|(path, bytes)| WholeFile { path: path.clone(), bytes }).collect();
     durable.commit(&files)
+}
+
+/// Returns how many rows the metadata file at `path` has, or `None` where there is no readable one.
+pub fn count(path: &Path) -> Option<u64> {
+    let file = std::fs::File::open(path).ok()?;
+    let metadata = ParquetMetaDataReader::new().parse_and_finish(&file).ok()?;
+    u64::try_from(metadata.file_metadata().num_rows()).ok()
 }
 
 /// Returns one folder's Parquet file.

@@ -17,6 +17,7 @@ mod fields;
 mod prediction;
 mod registry;
 mod schedule;
+mod table;
 mod sigmas;
 mod timesteps;
 

@@ -1,0 +1,302 @@
+//! Every flag, with its help. Flags of `run` are environment variables too (`NIGHTSHIFT_…`).
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::error::Result;
+use crate::noise::NoiseKind;
+use crate::onnx::Device;
+use crate::run::logging::LogFormat;
+use crate::run::{DefaultFlags, JobOptions, Lanes, MaxFailed, RunOptions, ScheduleOptions};
+
+/// Turns CSV manifests of prompts into folders of images, overnight, with exported ONNX graphs of latent diffusion models.
+#[derive(Debug, Parser)]
+#[command(name = "nightshift", version, max_term_width = 110, after_help = EXAMPLES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  nightshift check jobs/demo.csv --model onnx/tiny-shapes
+  nightshift run jobs/demo.csv --model onnx/tiny-shapes --out out/demo
+  nightshift status out/demo
+
+Exit codes:
+  0 every row done                     11 output folder locked by a live run
+  1 unexpected error                   12 output folder belongs to another run
+  2 usage or manifest structure        13 storage: full, read-only or failing
+  3 finished, some rows failed         14 GPU lost
+ 10 model or device cannot be loaded   75 stopped early, run again to resume
+                                      130 second Ctrl-C";
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make the images of one or more manifests; the same command again makes only what is missing
+    Run(Box<RunArgs>),
+    /// Validate manifests and model, print the plan; runs no network and writes nothing
+    Check(Box<CheckArgs>),
+    /// Describe a model folder: graphs, inputs, dtypes, config, and what follows from them
+    Inspect(InspectArgs),
+    /// Print the timesteps and sigmas that a scheduler uses
+    Schedule(ScheduleArgs),
+    /// Tell how far the run in an output folder is, live or finished
+    Status(StatusArgs),
+    /// Look at this machine: ONNX Runtime library, devices, and what is missing
+    Doctor(DoctorArgs),
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+}
+
+/// How the result is printed.
+#[derive(Debug, Args)]
+pub struct SummaryArgs {
+    /// Print one JSON object on standard output instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `run` and `check` share: manifests, model, defaults for empty cells.
+#[derive(Debug, Args)]
+pub struct JobArgs {
+    /// CSV files with a header row and at least a column `prompt`; `-` is standard input
+    #[arg(required = true, value_name = "MANIFEST")]
+    pub manifests: Vec<PathBuf>,
+    /// Model folder with model_index.json, tokenizer, text_encoder, unet, vae_decoder and scheduler
+    #[arg(long, value_name = "DIR", env = "NIGHTSHIFT_MODEL")]
+    pub model: PathBuf,
+    /// Values for cells that a manifest leaves empty.
+    #[command(flatten)]
+    pub defaults: DefaultArgs,
+    /// How the manifests are read.
+    #[command(flatten)]
+    pub reading: ReadingArgs,
+    /// Noise generator; the same seed gives the same picture as in the tool it is named after
+    #[arg(long, default_value = "torch-cpu", env = "NIGHTSHIFT_NOISE", value_name = "KIND")]
+    pub noise: NoiseKind,
+    /// Make at most N of the missing images, the first in manifest order
+    #[arg(long, value_name = "N", env = "NIGHTSHIFT_LIMIT")]
+    pub limit: Option<usize>,
+    /// Stop with exit code 2 before anything is made if any row is bad
+    #[arg(long, env = "NIGHTSHIFT_STRICT")]
+    pub strict: bool,
+}
+
+/// Flags with the names of the columns they stand in for.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Defaults for empty cells (a manifest cell beats a flag beats these defaults)")]
+pub struct DefaultArgs {
+    /// Scheduler: `euler`, `DPM++ 2M Karras`, `DDIMScheduler`, …  [default: the model's own]
+    #[arg(long, value_name = "NAME", env = "NIGHTSHIFT_SCHEDULER")]
+    pub scheduler: Option<String>,
+    /// Denoising steps  [default: 50, as in diffusers]
+    #[arg(long, alias = "steps", visible_alias = "steps", value_name = "N", env = "NIGHTSHIFT_NUM_INFERENCE_STEPS")]
+    pub num_inference_steps: Option<u32>,
+    /// Weight of classifier-free guidance; 1 or less turns it off  [default: 7.5, as in diffusers]
+    #[arg(long, value_name = "X", env = "NIGHTSHIFT_GUIDANCE_SCALE")]
+    pub guidance_scale: Option<f64>,
+    /// Width in pixels  [default: the model's]
+    #[arg(long, value_name = "PIXELS", env = "NIGHTSHIFT_WIDTH")]
+    pub width: Option<u32>,
+    /// Height in pixels  [default: the model's]
+    #[arg(long, value_name = "PIXELS", env = "NIGHTSHIFT_HEIGHT")]
+    pub height: Option<u32>,
+    /// Run seed: a row without a seed derives its own from this and its key
+    #[arg(long, value_name = "N", default_value_t = 0, env = "NIGHTSHIFT_SEED")]
+    pub seed: u64,
+    /// Text to steer away from  [default: empty]
+    #[arg(long, value_name = "TEXT", env = "NIGHTSHIFT_NEGATIVE_PROMPT")]
+    pub negative_prompt: Option<String>,
+    /// Images per row; their keys end in _0, _1, …  [default: 1]
+    #[arg(long, value_name = "N", env = "NIGHTSHIFT_NUM_IMAGES_PER_PROMPT")]
+    pub num_images_per_prompt: Option<u32>,
+}
+
+/// How manifests are read.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Reading manifests")]
+pub struct ReadingArgs {
+    /// Column that holds the prompt  [default: prompt, text or caption]
+    #[arg(long, value_name = "NAME")]
+    pub prompt_col: Option<String>,
+    /// Column that holds the id  [default: id, custom_id or key]
+    #[arg(long, value_name = "NAME")]
+    pub id_col: Option<String>,
+}
+
+/// Flags of `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Manifests, model and defaults.
+    #[command(flatten)]
+    pub job: JobArgs,
+    /// Output folder; made if it is not there
+    #[arg(long, value_name = "DIR", env = "NIGHTSHIFT_OUT")]
+    pub out: PathBuf,
+    /// Device: cpu, cuda[:N] or tensorrt[:N]; never falls back to another
+    #[arg(long, default_value = "cpu", value_name = "DEVICE", env = "NIGHTSHIFT_DEVICE")]
+    pub device: Device,
+    /// Entries of the UNet's batch axis: a number, or `auto`
+    #[arg(long, default_value = "auto", value_name = "N", env = "NIGHTSHIFT_LANES")]
+    pub lanes: Lanes,
+    /// Threads for the networks  [default: the processor's cores]
+    #[arg(long, value_name = "N", env = "NIGHTSHIFT_THREADS")]
+    pub threads: Option<usize>,
+    /// Exit with 0 although rows failed, if at most N rows (or N %) did
+    #[arg(long, value_name = "N|N%", env = "NIGHTSHIFT_MAX_FAILED")]
+    pub max_failed: Option<MaxFailed>,
+    /// Stop after this time (`7h30m`) with exit code 75; the same command resumes
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, env = "NIGHTSHIFT_MAX_RUNTIME")]
+    pub max_runtime: Option<Duration>,
+    /// After SIGTERM or Ctrl-C, finish the images that are under way if it takes no longer than this
+    #[arg(long, value_name = "TIME", default_value = "8s", value_parser = humantime::parse_duration, env = "NIGHTSHIFT_DRAIN_TIMEOUT")]
+    pub drain_timeout: Duration,
+    /// ONNX Runtime's shared library  [default: ORT_DYLIB_PATH, beside the executable, .ort/]
+    #[arg(long, value_name = "FILE", env = "NIGHTSHIFT_ORT_LIB")]
+    pub ort_lib: Option<PathBuf>,
+    /// Also write one PNG with captioned thumbnails of the first 100 images
+    #[arg(long, value_name = "FILE")]
+    pub contact_sheet: Option<PathBuf>,
+    /// Form of the log on standard error
+    #[arg(long, default_value = "text", value_enum, env = "NIGHTSHIFT_LOG_FORMAT")]
+    pub log_format: LogFormat,
+    /// Validate and print the plan only, like `check`
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How the summary is printed.
+    #[command(flatten)]
+    pub summary: SummaryArgs,
+}
+
+/// Flags of `check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Manifests, model and defaults.
+    #[command(flatten)]
+    pub job: JobArgs,
+    /// How the report is printed.
+    #[command(flatten)]
+    pub summary: SummaryArgs,
+}
+
+/// Flags of `inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// Model folder
+    pub dir: PathBuf,
+    /// How the report is printed.
+    #[command(flatten)]
+    pub summary: SummaryArgs,
+}
+
+/// Flags of `schedule`.
+#[derive(Debug, Args)]
+pub struct ScheduleArgs {
+    /// Scheduler  [default: the one of --model or --config]
+    #[arg(long, value_name = "NAME")]
+    pub scheduler: Option<String>,
+    /// Denoising steps
+    #[arg(long, alias = "num-inference-steps", default_value_t = 50, value_name = "N")]
+    pub steps: u32,
+    /// Model folder whose scheduler config to use
+    #[arg(long, value_name = "DIR", conflicts_with = "config")]
+    pub model: Option<PathBuf>,
+    /// A scheduler_config.json to use  [default: the class's own defaults]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// How the schedule is printed.
+    #[command(flatten)]
+    pub summary: SummaryArgs,
+}
+
+/// Flags of `status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Output folder of a run
+    pub out: PathBuf,
+    /// How the status is printed.
+    #[command(flatten)]
+    pub summary: SummaryArgs,
+}
+
+/// Flags of `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// ONNX Runtime's shared library  [default: ORT_DYLIB_PATH, beside the executable, .ort/]
+    #[arg(long, value_name = "FILE", env = "NIGHTSHIFT_ORT_LIB")]
+    pub ort_lib: Option<PathBuf>,
+    /// How the report is printed.
+    #[command(flatten)]
+    pub summary: SummaryArgs,
+}
+
+/// Flags of `completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// Shell
+    pub shell: clap_complete::Shell,
+}
+
+impl JobArgs {
+    /// Returns the options as `run` and `check` take them.
+    ///
+    /// # Errors
+    /// Never at present; flags that exclude each other will.
+    pub fn into_options(self) -> Result<JobOptions> {
+        Ok(JobOptions {
+            manifests: self.manifests,
+            model: self.model,
+            defaults: DefaultFlags {
+                scheduler: self.defaults.scheduler,
+                num_inference_steps: self.defaults.num_inference_steps,
+                guidance_scale: self.defaults.guidance_scale,
+                width: self.defaults.width,
+                height: self.defaults.height,
+                seed: self.defaults.seed,
+                negative_prompt: self.defaults.negative_prompt,
+                num_images_per_prompt: self.defaults.num_images_per_prompt,
+            },
+            prompt_col: self.reading.prompt_col,
+            id_col: self.reading.id_col,
+            noise: self.noise,
+            limit: self.limit,
+            strict: self.strict,
+        })
+    }
+}
+
+impl RunArgs {
+    /// Returns the options as `run` takes them.
+    ///
+    /// # Errors
+    /// Never at present; flags that exclude each other will.
+    pub fn into_options(self) -> Result<RunOptions> {
+        Ok(RunOptions {
+            job: self.job.into_options()?,
+            out: self.out,
+            device: self.device,
+            lanes: self.lanes,
+            threads: self.threads,
+            max_failed: self.max_failed,
+            max_runtime: self.max_runtime,
+            drain_timeout: self.drain_timeout,
+            ort_lib: self.ort_lib,
+            contact_sheet: self.contact_sheet,
+        })
+    }
+}
+
+impl ScheduleArgs {
+    /// Returns the options as `schedule` takes them.
+    ///
+    /// # Errors
+    /// Never at present.
+    pub fn into_options(self) -> Result<ScheduleOptions> {
+        Ok(ScheduleOptions { scheduler: self.scheduler, steps: self.steps, model: self.model, config: self.config })
+    }
+}

@@ -1,0 +1,59 @@
+//! The command line as typed by the user, and nothing else: parsing, help texts, and conversion to what `run` takes.
+
+mod args;
+mod print;
+
+pub use args::{Cli, Command};
+pub use print::print_error;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::error::Result;
+use crate::run;
+
+/// Parses the process's arguments, does what they ask for, and returns the exit code (design: "Exit codes").
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match dispatch(cli.command) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            print_error(&error);
+            ExitCode::from(error.kind().exit_code())
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<u8> {
+    match command {
+        Command::Run(args) if args.dry_run => check(args.job, args.summary),
+        Command::Run(args) => {
+            let bars = run::logging::init(args.log_format);
+            let json = args.summary.json;
+            let summary = run::run(args.into_options()?, &bars)?;
+            print::data(json, &summary)?;
+            Ok(summary.exit_code)
+        }
+        Command::Check(args) => check(args.job, args.summary),
+        Command::Inspect(args) => print::data(args.summary.json, &run::inspect(&args.dir)?),
+        Command::Schedule(args) => print::data(args.summary.json, &run::schedule(&args.into_options()?)?),
+        Command::Status(args) => print::data(args.summary.json, &run::status(&args.out)?),
+        Command::Doctor(args) => {
+            let report = run::doctor(args.ort_lib.as_deref());
+            print::data(args.summary.json, &report)?;
+            Ok(if report.is_well() { 0 } else { 10 })
+        }
+        Command::Completions(args) => {
+            print::completions(args.shell);
+            Ok(0)
+        }
+    }
+}
+
+fn check(job: args::JobArgs, summary: args::SummaryArgs) -> Result<u8> {
+    run::logging::init(run::logging::LogFormat::Text);
+    let report = run::check(&job.into_options()?)?;
+    print::data(summary.json, &report)?;
+    Ok(report.exit_code())
+}

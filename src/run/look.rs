@@ -1,0 +1,119 @@
+//! The commands that only look: `inspect`, `schedule`, `status`, `doctor`.
+
+use std::fmt;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::options::ScheduleOptions;
+use crate::error::{Error, ErrorKind, Location, Result};
+use crate::journal;
+use crate::model::{Inspection, ModelSpec};
+use crate::onnx::Doctor;
+use crate::output::status::{self, Status};
+use crate::output::{fingerprint, run_folder};
+use crate::scheduler::{Schedule, SchedulerConfig};
+
+/// Describes the model folder `dir`.
+///
+/// # Errors
+/// The folder is no model that can be read.
+pub fn inspect(dir: &Path) -> Result<Inspection> {
+    Ok(Inspection::new(&ModelSpec::open(dir)?))
+}
+
+/// Looks at this machine: library, devices, what is missing.
+pub fn doctor(ort_lib: Option<&Path>) -> Doctor {
+    Doctor::examine(ort_lib)
+}
+
+/// Returns the schedule that `options` ask for.
+///
+/// # Errors
+/// The config cannot be read, or the scheduler has no such schedule.
+pub fn schedule(options: &ScheduleOptions) -> Result<Schedule> {
+    let json = match (&options.model, &options.config) {
+        (Some(dir), _) => ModelSpec::open(dir)?.scheduler_config,
+        (None, Some(file)) => std::fs::read_to_string(file).map_err(|error| unreadable(file, error))?,
+        (None, None) => "{}".to_string(),
+    };
+    let config = SchedulerConfig::from_json(&json)?;
+    let config = match &options.scheduler {
+        Some(name) => config.select(name)?,
+        None => config,
+    };
+    config.schedule(options.steps, 0.0)
+}
+
+fn unreadable(file: &Path, error: std::io::Error) -> Error {
+    Error::new(ErrorKind::Usage, "config", format!("cannot be read: {error}")).at(Location::file(file)).source(error)
+}
+
+/// What `status` tells about an output folder.
+#[derive(Debug, Serialize)]
+pub struct StatusReport {
+    /// Output folder.
+    pub out: String,
+    /// Model that makes it.
+    pub model: String,
+    /// Who works on it right now, if anyone.
+    pub live: Option<String>,
+    /// Images that the journal knows as done.
+    pub done: u64,
+    /// Images whose last try failed.
+    pub failed: u64,
+    /// What the run itself last said.
+    pub last: Option<Status>,
+}
+
+/// Returns how far the run in `out` is, without touching anything.
+///
+/// # Errors
+/// `out` holds no run, or its journal is damaged.
+pub fn status(out: &Path) -> Result<StatusReport> {
+    let Some(run) = fingerprint::RunFingerprint::read(&run_folder::run_file(out))? else {
+        let error = Error::new(ErrorKind::Usage, "no_run", "holds no run of nightshift").at(Location::file(out));
+        return Err(error.hint("give the folder that was `--out` of `nightshift run`"));
+    };
+    let state = journal::read(&run_folder::journal_folder(out))?;
+    Ok(StatusReport {
+        out: out.display().to_string(),
+        model: run.model,
+        live: run_folder::holder(out)?,
+        done: state.done_count() as u64,
+        failed: state.failed_count() as u64,
+        last: status::read(out)?,
+    })
+}
+
+impl fmt::Display for StatusReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "output  {}", self.out)?;
+        writeln!(f, "model   {}", self.model)?;
+        match (&self.live, &self.last) {
+            (Some(holder), _) => writeln!(f, "state   running ({holder})")?,
+            (None, Some(last)) => writeln!(f, "state   {}", state_text(last))?,
+            (None, None) => writeln!(f, "state   not running")?,
+        }
+        let total = self.last.as_ref().map_or(String::new(), |last| format!(" of {}", last.total));
+        write!(f, "images  {}{total} done, {} failed", self.done, self.failed)?;
+        if let (Some(_), Some(last)) = (&self.live, &self.last) {
+            write!(f, "\nrate    {:.2} images/s", last.rate)?;
+            if let Some(eta) = last.eta {
+                let left = std::time::Duration::from_secs(eta.max(0.0) as u64);
+                write!(f, ", about {} to go", humantime::format_duration(left))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn state_text(last: &Status) -> &'static str {
+    match last.state {
+        status::RunState::Completed => "finished",
+        status::RunState::Stopped => "stopped early; the same command again goes on",
+        status::RunState::Failed => "ended by an error; the same command again goes on",
+        // Nobody holds the lock, so whoever wrote this is gone.
+        status::RunState::Starting | status::RunState::InProgress => "killed while running; the same command again goes on",
+    }
+}

@@ -1,0 +1,133 @@
+//! Loads the networks and lets engine, writer and progress work side by side.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use crossbeam_channel::bounded;
+use indicatif::MultiProgress;
+
+use super::ledger::Ledger;
+use super::options::{Lanes, RunOptions};
+use super::prepare::Prepared;
+use super::progress::{self, Tally};
+use super::report;
+use super::stop::Stop;
+use super::writer::Writer;
+use crate::engine::{Embeddings, Engine, LatentScale, Settings, Starter};
+use crate::error::Result;
+use crate::job::ImageTask;
+use crate::journal::Journal;
+use crate::onnx::{Networks, Runtime, SessionOptions};
+use crate::output::RunFolder;
+use crate::plan::plan;
+
+/// Pictures that may wait between decoder and writer.
+const OUTCOMES_WAITING: usize = 64;
+/// Pictures per VAE call: more costs memory and gains nothing (ONNX Runtime PR 18273 advises at most 4).
+const VAE_BATCH: usize = 4;
+
+/// What [`make`] did.
+#[derive(Debug, Default)]
+pub struct Made {
+    /// Pictures written.
+    pub images: u64,
+    /// Share of the lanes that was used.
+    pub occupancy: f64,
+    /// UNet calls.
+    pub unet_calls: u64,
+    /// Seconds to load the networks.
+    pub load: f64,
+    /// Seconds to make and write the pictures.
+    pub generate: f64,
+    /// Seconds of it that the writer was busy.
+    pub write: f64,
+}
+
+/// Makes and writes the images of `missing`.
+///
+/// # Errors
+/// Networks cannot be loaded, or storage fails.
+pub fn make(
+    prepared: &Prepared,
+    options: &RunOptions,
+    missing: Vec<ImageTask>,
+    folder: &RunFolder,
+    journal: &mut Journal,
+    ledger: &mut Ledger<'_>,
+    bars: &MultiProgress,
+) -> Result<Made> {
+    let stop = Stop::watch(options.max_runtime, options.drain_timeout)?;
+    let loading = Instant::now();
+    let mut networks = load(prepared, options)?;
+    let load = loading.elapsed().as_secs_f64();
+    let plan = plan(missing);
+    let tally = Tally { planned: plan.images() as u64, ..Tally::default() };
+    let (generating, there) = (Instant::now(), ledger.written());
+    let total = ledger.images();
+    let over = AtomicBool::new(false);
+    let write = std::thread::scope(|scope| {
+        let (sender, outcomes) = bounded(OUTCOMES_WAITING);
+        let (tally, over) = (&tally, &over);
+        let watcher = scope.spawn(move || {
+            let started = Instant::now();
+            let mut tick = |tally: &Tally| report::write_progress(folder, tally, there, total, started);
+            tick(tally);
+            progress::show(tally, bars, over, &mut tick);
+        });
+        let broken = stop.breaker();
+        let provenance = ledger.provenance();
+        let writing = scope.spawn(move || {
+            let written = Writer { folder, provenance, journal, ledger, tally }.write_all(&outcomes);
+            broken.store(written.is_err(), Ordering::Release);
+            written
+        });
+        let embeddings = Embeddings::new(&mut networks.text_encoder, &prepared.tokenizer, &plan);
+        let (config, spec) = (&prepared.scheduler_config, &prepared.spec);
+        let noise = options.job.noise;
+        let engine = Engine {
+            starter: Starter::new(embeddings, config, noise, spec.latent_channels, spec.vae_scale_factor),
+            unet: &mut networks.unet,
+            vae: &mut networks.vae_decoder,
+            settings: settings(prepared, options),
+            counters: &tally.engine,
+        };
+        engine.generate(&plan, &|| stop.pace(), &sender);
+        drop(sender);
+        let written = writing.join().expect("the writer does not panic");
+        over.store(true, Ordering::Release);
+        watcher.thread().unpark();
+        written
+    })?;
+    Ok(Made {
+        images: tally.done.load(Ordering::Relaxed),
+        occupancy: tally.occupancy(),
+        unet_calls: tally.engine.unet_calls.load(Ordering::Relaxed),
+        load,
+        generate: generating.elapsed().as_secs_f64(),
+        write,
+    })
+}
+
+fn load(prepared: &Prepared, options: &RunOptions) -> Result<Networks> {
+    let runtime = Runtime::load(options.ort_lib.as_deref())?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let session = SessionOptions { device: options.device, threads: options.threads.unwrap_or(cores) };
+    Networks::load(&runtime, &prepared.spec, &session)
+}
+
+fn settings(prepared: &Prepared, options: &RunOptions) -> Settings {
+    let spec = &prepared.spec;
+    let lanes = match options.lanes {
+        Lanes::Count(count) => count,
+        Lanes::Auto => automatic_lanes(spec.default_size),
+    };
+    let scale = LatentScale { scaling_factor: spec.scaling_factor, shift_factor: spec.shift_factor };
+    Settings { lanes, vae_batch: VAE_BATCH, scale }
+}
+
+/// On a CPU more lanes cost memory and, beyond what fills the caches and hides the overhead of a call, gain nothing: as
+/// many as make up about one 256×256 picture with guidance, at least two, at most sixteen.
+fn automatic_lanes((width, height): (u32, u32)) -> usize {
+    let area = (width as usize * height as usize).max(1);
+    (2 * 256 * 256 / area).clamp(2, 16)
+}

@@ -1,0 +1,174 @@
+//! What the caller decides about a run, as plain values.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::noise::NoiseKind;
+use crate::onnx::Device;
+
+/// Values for cells that a manifest leaves empty, where the caller gives any.
+#[derive(Debug, Clone, Default)]
+pub struct DefaultFlags {
+    /// Any spelling of a scheduler's name; `None`: the model's own.
+    pub scheduler: Option<String>,
+    /// Denoising steps; `None`: 50, as in diffusers.
+    pub num_inference_steps: Option<u32>,
+    /// Guidance weight; `None`: 7.5, as in diffusers.
+    pub guidance_scale: Option<f64>,
+    /// Pixels; `None`: the model's.
+    pub width: Option<u32>,
+    /// Pixels; `None`: the model's.
+    pub height: Option<u32>,
+    /// Run seed.
+    pub seed: u64,
+    /// Text to steer away from; `None`: empty.
+    pub negative_prompt: Option<String>,
+    /// Images per row; `None`: 1.
+    pub num_images_per_prompt: Option<u32>,
+}
+
+/// What `run` and `check` share.
+#[derive(Debug, Clone)]
+pub struct JobOptions {
+    /// Manifest files; `-` is standard input.
+    pub manifests: Vec<PathBuf>,
+    /// Model folder.
+    pub model: PathBuf,
+    /// Values for empty cells.
+    pub defaults: DefaultFlags,
+    /// Column that holds the prompt, if it has an unusual name.
+    pub prompt_col: Option<String>,
+    /// Column that holds the id, if it has an unusual name.
+    pub id_col: Option<String>,
+    /// Noise generator.
+    pub noise: NoiseKind,
+    /// Make at most so many of the missing images.
+    pub limit: Option<usize>,
+    /// Any bad row stops the run before it starts.
+    pub strict: bool,
+}
+
+/// What `run` takes.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    /// Manifests, model and defaults.
+    pub job: JobOptions,
+    /// Output folder.
+    pub out: PathBuf,
+    /// Where the networks run.
+    pub device: Device,
+    /// Entries of the UNet's batch axis.
+    pub lanes: Lanes,
+    /// Threads for the networks; `None`: the processor's cores.
+    pub threads: Option<usize>,
+    /// So many failed rows still count as success.
+    pub max_failed: Option<MaxFailed>,
+    /// Stop after this time.
+    pub max_runtime: Option<Duration>,
+    /// Time to finish images under way after a signal.
+    pub drain_timeout: Duration,
+    /// ONNX Runtime's shared library.
+    pub ort_lib: Option<PathBuf>,
+    /// Where to write a contact sheet.
+    pub contact_sheet: Option<PathBuf>,
+}
+
+/// What `schedule` takes.
+#[derive(Debug, Clone)]
+pub struct ScheduleOptions {
+    /// Any spelling of a scheduler's name; `None`: the config's own.
+    pub scheduler: Option<String>,
+    /// Denoising steps.
+    pub steps: u32,
+    /// Model folder whose scheduler config to use.
+    pub model: Option<PathBuf>,
+    /// A `scheduler_config.json`.
+    pub config: Option<PathBuf>,
+}
+
+/// Number of lanes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lanes {
+    /// Chosen from device and picture size.
+    Auto,
+    /// As given.
+    Count(usize),
+}
+
+impl FromStr for Lanes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            _ if text == "auto" => Ok(Lanes::Auto),
+            Ok(count @ 1..=1024) => Ok(Lanes::Count(count)),
+            _ => Err("expected `auto` or a number from 1 to 1024".to_string()),
+        }
+    }
+}
+
+/// How many failed rows still count as success.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum MaxFailed {
+    /// So many rows.
+    Rows(u64),
+    /// So many of a hundred rows.
+    Percent(f64),
+}
+
+impl MaxFailed {
+    /// Returns whether `failed` of `rows` rows are within the limit.
+    pub fn allows(self, failed: u64, rows: u64) -> bool {
+        match self {
+            MaxFailed::Rows(limit) => failed <= limit,
+            MaxFailed::Percent(limit) => failed as f64 <= rows as f64 * limit / 100.0,
+        }
+    }
+}
+
+impl FromStr for MaxFailed {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || "expected a number of rows such as `10`, or a share such as `1%`".to_string();
+        match text.strip_suffix('%') {
+            Some(share) => match share.trim().parse() {
+                Ok(share) if (0.0..=100.0).contains(&share) => Ok(MaxFailed::Percent(share)),
+                _ => Err(wrong()),
+            },
+            None => text.parse().map(MaxFailed::Rows).map_err(|_| wrong()),
+        }
+    }
+}
+
+impl fmt::Display for Lanes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Lanes::Auto => f.write_str("auto"),
+            Lanes::Count(count) => write!(f, "{count}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn max_failed_counts_rows_or_percent() {
+        let limit: MaxFailed = "1%".parse().expect("a share");
+        assert!(limit.allows(5, 500) && !limit.allows(6, 500));
+        let limit: MaxFailed = "2".parse().expect("a number");
+        assert!(limit.allows(2, 2) && !limit.allows(3, 1000));
+        assert!("101%".parse::<MaxFailed>().is_err() && "-1".parse::<MaxFailed>().is_err());
+    }
+
+    #[test]
+    fn lanes_are_auto_or_positive() {
+        assert_eq!("auto".parse(), Ok(Lanes::Auto));
+        assert_eq!("16".parse(), Ok(Lanes::Count(16)));
+        assert!("0".parse::<Lanes>().is_err());
+    }
+}

@@ -1,0 +1,139 @@
+//! Model folder and manifests → validated jobs: what `run` and `check` do first. Runs no network, writes nothing.
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::options::JobOptions;
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::{Defaults, Job};
+use crate::manifest::{self, Manifest, Rules};
+use crate::model::ModelSpec;
+use crate::prompt::PromptTokenizer;
+use crate::scheduler::{self, SchedulerConfig};
+
+/// Largest side of a picture in pixels that makes sense for today's models.
+const MAX_SIZE: u32 = 4096;
+
+/// Everything that is known before any network is loaded.
+pub struct Prepared {
+    /// The model folder.
+    pub spec: ModelSpec,
+    /// Its schedule configuration.
+    pub scheduler_config: SchedulerConfig,
+    /// Its tokenizer.
+    pub tokenizer: PromptTokenizer,
+    /// Values for empty cells.
+    pub defaults: Defaults,
+    /// The manifests: good and bad rows.
+    pub manifest: Manifest,
+    /// The good rows, shared.
+    pub jobs: Vec<Arc<Job>>,
+}
+
+/// Reads the model's configs and the manifests.
+///
+/// # Errors
+/// The model folder or a manifest's structure is broken, a flag makes no sense, or (with `strict`) any row is bad.
+pub fn prepare(options: &JobOptions) -> Result<Prepared> {
+    let spec = ModelSpec::open(&options.model)?;
+    let scheduler_config = SchedulerConfig::from_json(&spec.scheduler_config)?;
+    let defaults = defaults(options, &spec, &scheduler_config)?;
+    let resolve = |name: &str| scheduler::resolve(name).map(str::to_string);
+    let rules = Rules {
+        defaults: &defaults,
+        size_multiple: spec.size_multiple,
+        max_size: MAX_SIZE,
+        max_steps: scheduler_config.num_train_timesteps(),
+        resolve_scheduler: &resolve,
+        options: manifest::Options {
+            prompt_col: options.prompt_col.clone(),
+            id_col: options.id_col.clone(),
+            ..manifest::Options::default()
+        },
+    };
+    let mut manifest = manifest::read(&options.manifests, &rules)?;
+    if options.strict {
+        super::report_bad_rows(&manifest);
+        manifest.strict()?;
+    }
+    let tokenizer = PromptTokenizer::new(&spec.tokenizer, spec.model_max_length)?;
+    let jobs = std::mem::take(&mut manifest.jobs).into_iter().map(Arc::new).collect();
+    Ok(Prepared { spec, scheduler_config, tokenizer, defaults, manifest, jobs })
+}
+
+fn defaults(options: &JobOptions, spec: &ModelSpec, config: &SchedulerConfig) -> Result<Defaults> {
+    let flags = &options.defaults;
+    let scheduler = match &flags.scheduler {
+        Some(name) => scheduler::resolve(name)?.to_string(),
+        None => config.name().to_string(),
+    };
+    let defaults = Defaults {
+        negative_prompt: flags.negative_prompt.clone().unwrap_or_default(),
+        seed: flags.seed,
+        scheduler,
+        num_inference_steps: flags.num_inference_steps.unwrap_or(50),
+        guidance_scale: flags.guidance_scale.unwrap_or(7.5),
+        guidance_rescale: 0.0,
+        eta: 0.0,
+        width: flags.width.unwrap_or(spec.default_size.0),
+        height: flags.height.unwrap_or(spec.default_size.1),
+        num_images_per_prompt: flags.num_images_per_prompt.unwrap_or(1),
+    };
+    check_flags(&defaults, spec.size_multiple, config.num_train_timesteps())?;
+    Ok(defaults)
+}
+
+/// Flags obey the same rules as cells.
+fn check_flags(defaults: &Defaults, size_multiple: u32, max_steps: u32) -> Result<()> {
+    for (flag, value) in [("--width", defaults.width), ("--height", defaults.height)] {
+        if value == 0 || value % size_multiple != 0 || value > MAX_SIZE {
+            let message = format!("{flag}: `{value}` is not a multiple of {size_multiple} from {size_multiple} to {MAX_SIZE}");
+            return Err(usage("bad_size", message));
+        }
+    }
+    let steps = defaults.num_inference_steps;
+    if steps == 0 || steps > max_steps {
+        return Err(usage("bad_steps", format!("--num-inference-steps: `{steps}` is not within 1 to {max_steps}")));
+    }
+    let guidance = defaults.guidance_scale;
+    if !guidance.is_finite() || guidance < 0.0 {
+        return Err(usage("bad_guidance", format!("--guidance-scale: `{guidance}` is not a number from 0 on")));
+    }
+    let images = defaults.num_images_per_prompt;
+    if images == 0 || images > 10_000 {
+        return Err(usage("bad_images", format!("--num-images-per-prompt: `{images}` is not within 1 to 10000")));
+    }
+    Ok(())
+}
+
+fn usage(code: &'static str, message: String) -> Error {
+    Error::new(ErrorKind::Usage, code, message)
+}
+
+/// A prompt that is longer than the text encoder takes.
+pub struct Truncation {
+    /// Key of the row.
+    pub key: String,
+    /// Tokens that the text has, start and end of text included.
+    pub count: usize,
+    /// What was cut off.
+    pub cut: String,
+}
+
+impl Prepared {
+    /// Returns the rows among `jobs` whose prompt or negative prompt is cut by the model's token limit, in order.
+    pub fn truncations(&self, jobs: &[&Arc<Job>]) -> Vec<Truncation> {
+        jobs.par_iter().flat_map_iter(|job| {
+            let texts = [job.prompt.as_str(), job.negative_prompt.as_str()];
+            texts.into_iter().filter_map(|text| {
+                // Most texts have fewer bytes than the limit has tokens: no need to look closer.
+                if text.len() + 2 <= self.spec.model_max_length {
+                    return None;
+                }
+                let tokens = self.tokenizer.encode(text).ok()?;
+                Some(Truncation { key: job.key(), count: tokens.count, cut: tokens.truncated? })
+            })
+        }).collect()
+    }
+}

@@ -1,0 +1,86 @@
+//! What the user sees while a run goes on: a bar on a terminal, else a plain line every 30 s.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use crate::engine::Counters;
+
+/// Counts of one run, written by the writer, read by whoever shows them.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Images to make in this run.
+    pub planned: u64,
+    /// Images on disk and in the journal.
+    pub done: AtomicU64,
+    /// Images that could not be made.
+    pub failed: AtomicU64,
+    /// What the engine does.
+    pub engine: Counters,
+}
+
+impl Tally {
+    /// Returns the images that are dealt with.
+    pub fn settled(&self) -> u64 {
+        self.done.load(Ordering::Relaxed) + self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Returns which share of the lanes was used so far, 0 to 1.
+    pub fn occupancy(&self) -> f64 {
+        let offered = self.engine.lanes_offered.load(Ordering::Relaxed);
+        if offered == 0 { 0.0 } else { self.engine.lanes_used.load(Ordering::Relaxed) as f64 / offered as f64 }
+    }
+}
+
+/// Shows the tally until `over` is set.
+pub fn show(tally: &Tally, bars: &MultiProgress, over: &AtomicBool, every: &mut dyn FnMut(&Tally)) {
+    let bar = bars.add(ProgressBar::new(tally.planned));
+    bar.set_style(style());
+    let terminal = !bar.is_hidden();
+    let (started, mut spoken, mut ticked) = (Instant::now(), Instant::now(), Instant::now());
+    while !over.load(Ordering::Acquire) {
+        std::thread::park_timeout(Duration::from_millis(100));
+        bar.set_position(tally.settled());
+        bar.set_message(message(tally, started));
+        if !terminal && spoken.elapsed() >= Duration::from_secs(30) {
+            tracing::info!("{}", plain_line(tally, started));
+            spoken = Instant::now();
+        }
+        if ticked.elapsed() >= Duration::from_secs(5) {
+            every(tally);
+            ticked = Instant::now();
+        }
+    }
+    bar.finish_and_clear();
+}
+
+fn style() -> ProgressStyle {
+    let template = "{elapsed_precise} {wide_bar:.green} {pos}/{len} images  {msg}";
+    let ascii = ProgressStyle::with_template(template).expect("the template is well-formed");
+    ascii.progress_chars("=> ")
+}
+
+fn rate(tally: &Tally, started: Instant) -> f64 {
+    tally.settled() as f64 / started.elapsed().as_secs_f64().max(1e-9)
+}
+
+fn message(tally: &Tally, started: Instant) -> String {
+    let failed = tally.failed.load(Ordering::Relaxed);
+    let failures = if failed > 0 { format!("  {failed} failed") } else { String::new() };
+    let busy = 100.0 * tally.occupancy();
+    format!("{:.1}/s  lanes {busy:.0}%  {}{failures}", rate(tally, started), left(tally, started))
+}
+
+fn left(tally: &Tally, started: Instant) -> String {
+    let (settled, rate) = (tally.settled(), rate(tally, started));
+    if settled == 0 || settled >= tally.planned {
+        return "ETA -".to_string();
+    }
+    let seconds = (tally.planned - settled) as f64 / rate;
+    format!("ETA {}", humantime::format_duration(Duration::from_secs(seconds.ceil() as u64)))
+}
+
+fn plain_line(tally: &Tally, started: Instant) -> String {
+    format!("{}/{} images  {}", tally.settled(), tally.planned, message(tally, started))
+}

@@ -1,0 +1,123 @@
+//! What a run tells people apart from its summary: bad rows, cut prompts, status, the list of failed rows.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::ledger::Ledger;
+use super::prepare::{Prepared, Truncation};
+use super::progress::Tally;
+use super::summary::Summary;
+use crate::error::{Error, Result};
+use crate::job::Job;
+use crate::manifest::Manifest;
+use crate::output::failed::{self, FailedRow};
+use crate::output::status::{self, RunState, Status};
+use crate::output::{RunFolder, run_folder};
+
+/// Rows that are named one by one; of more, only the number is told.
+const NAMED: usize = 20;
+/// Cut prompts that are named one by one.
+const NAMED_CUTS: usize = 5;
+
+/// Logs what the manifest's reader noticed, and the first bad rows.
+pub fn report_bad_rows(manifest: &Manifest) {
+    for notice in &manifest.notices {
+        tracing::info!("{notice}");
+    }
+    for error in manifest.errors.iter().flat_map(|row| &row.errors).take(NAMED) {
+        let hint = error.how_to_fix().map(|hint| format!(" (hint: {hint})")).unwrap_or_default();
+        tracing::warn!("{error}{hint}");
+    }
+    let bad = manifest.errors.len();
+    if bad > 0 {
+        tracing::warn!("{bad} of {} rows cannot be made; the others can", manifest.rows);
+    }
+}
+
+/// Logs which texts are longer than the text encoder takes.
+pub fn report_truncations(truncations: &[Truncation], limit: usize) {
+    for cut in truncations.iter().take(NAMED_CUTS) {
+        let shown: String = cut.cut.chars().take(60).collect();
+        tracing::warn!("{}: {} tokens, the model reads {limit}: `{shown}` is cut off", cut.key, cut.count);
+    }
+    if truncations.len() > NAMED_CUTS {
+        tracing::warn!("{} texts are longer than the {limit} tokens that the model reads", truncations.len());
+    }
+}
+
+/// Writes `failed.csv` (or removes it where nothing failed); returns how many rows failed.
+///
+/// # Errors
+/// Storage fails.
+pub fn write_failed(prepared: &Prepared, ledger: &Ledger<'_>, folder: &RunFolder) -> Result<u64> {
+    let manifest = &prepared.manifest;
+    let mut rows: BTreeMap<u64, FailedRow> = BTreeMap::new();
+    for row in &manifest.errors {
+        if let Some(error) = row.errors.first() {
+            rows.insert(row.row, failed_row(row.key.clone(), row.cells.clone(), error));
+        }
+    }
+    let failures = ledger.failed_rows();
+    for job in prepared.jobs.iter().filter(|job| failures.contains_key(&job.row)) {
+        let cells = manifest.columns.iter().map(|column| cell(job, column)).collect();
+        rows.insert(job.row, failed_row(job.key(), cells, failures[&job.row]));
+    }
+    let rows: Vec<FailedRow> = rows.into_values().collect();
+    failed::write(folder.durable(), &folder.failed_path(), &manifest.columns, &rows)?;
+    Ok(rows.len() as u64)
+}
+
+fn failed_row(key: String, cells: Vec<String>, error: &Error) -> FailedRow {
+    FailedRow { key, cells, code: error.code().to_string(), message: error.to_string() }
+}
+
+/// Returns what stands in `column` for `job`, defaults filled in. A derived seed stays empty: it is derived again.
+fn cell(job: &Job, column: &str) -> String {
+    match column {
+        "id" => job.key(),
+        "prompt" => job.prompt.clone(),
+        "negative_prompt" => job.negative_prompt.clone(),
+        "seed" => job.seed.map(|seed| seed.to_string()).unwrap_or_default(),
+        "scheduler" => job.scheduler.clone(),
+        "num_inference_steps" => job.num_inference_steps.to_string(),
+        "guidance_scale" => job.guidance_scale.to_string(),
+        "guidance_rescale" => job.guidance_rescale.to_string(),
+        "eta" => job.eta.to_string(),
+        "width" => job.width.to_string(),
+        "height" => job.height.to_string(),
+        "size" => format!("{}x{}", job.width, job.height),
+        "num_images_per_prompt" => job.num_images_per_prompt.to_string(),
+        other => pass_through(job, other),
+    }
+}
+
+fn pass_through(job: &Job, column: &str) -> String {
+    let renamed = format!("src_{column}");
+    let cell = job.extra.iter().find(|(name, _)| **name == *column || **name == *renamed);
+    cell.map(|(_, value)| value.clone()).unwrap_or_default()
+}
+
+/// Replaces `status.json` while the run goes on. A status that cannot be written never ends a run.
+pub fn write_progress(folder: &RunFolder, tally: &Tally, there: u64, total: u64, started: Instant) {
+    let settled = tally.settled();
+    let rate = settled as f64 / started.elapsed().as_secs_f64().max(1e-9);
+    let eta = (settled > 0).then(|| tally.planned.saturating_sub(settled) as f64 / rate);
+    let done = there + tally.done.load(Ordering::Relaxed);
+    let failed = tally.failed.load(Ordering::Relaxed);
+    write(folder, RunState::InProgress, total, done, failed, rate, eta);
+}
+
+/// Replaces `status.json` at the end.
+pub fn write_status(folder: &RunFolder, summary: &Summary, state: RunState) {
+    let rate = if summary.stages.generate > 0.0 { summary.made as f64 / summary.stages.generate } else { 0.0 };
+    write(folder, state, summary.images, summary.skipped + summary.made, summary.failed, rate, None);
+}
+
+fn write(folder: &RunFolder, state: RunState, total: u64, done: u64, failed: u64, rate: f64, eta: Option<f64>) {
+    let (pid, host) = (std::process::id(), run_folder::host());
+    let status = Status { state, total, done, failed, rate, eta, pid, host, updated: 0 };
+    if let Err(error) = status::write(folder.durable(), folder.path(), &status) {
+        tracing::warn!("{error}");
+    }
+}

@@ -1,0 +1,88 @@
+//! What a run prints when it is over. Its numbers add up: images = made + skipped + failed + left.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+/// The result of a run.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Summary {
+    /// Output folder.
+    pub out: PathBuf,
+    /// Data rows in the manifests.
+    pub rows: u64,
+    /// Images that the good rows ask for.
+    pub images: u64,
+    /// Images made by this run.
+    pub made: u64,
+    /// Images that were there already.
+    pub skipped: u64,
+    /// Images that could not be made.
+    pub failed: u64,
+    /// Images that are still to be made.
+    pub left: u64,
+    /// Rows with at least one failed image, and rows that were bad to begin with.
+    pub failed_rows: u64,
+    /// Images of former runs whose rows are no longer in the manifest.
+    pub removed: u64,
+    /// Share of the lanes that were used, 0 to 1.
+    pub lane_occupancy: f64,
+    /// UNet calls.
+    pub unet_calls: u64,
+    /// Wall time in seconds, all included.
+    pub seconds: f64,
+    /// Seconds by stage. Stages overlap: their sum is not the wall time.
+    pub stages: Stages,
+    /// Where the failed rows are listed, if there are any.
+    pub failed_csv: Option<PathBuf>,
+    /// Where the contact sheet is, if one was asked for.
+    pub contact_sheet: Option<PathBuf>,
+    /// What the process exits with.
+    pub exit_code: u8,
+}
+
+/// Seconds by stage.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Stages {
+    /// Reading manifest, model configs, output folder and journal.
+    pub prepare: f64,
+    /// Loading the networks.
+    pub load: f64,
+    /// Making the images, with the UNet, the VAE and the writer side by side.
+    pub generate: f64,
+    /// Of which encoding and writing, on a thread of its own.
+    pub write: f64,
+    /// Metadata, failed rows, contact sheet.
+    pub finish: f64,
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.made + self.failed + self.left == 0 && self.failed_rows == 0 {
+            write!(f, "all {} images are done: nothing to make", self.images)?;
+        } else {
+            write!(f, "{} images: {} made, {} there already", self.images, self.made, self.skipped)?;
+            write!(f, ", {} failed, {} left", self.failed, self.left)?;
+        }
+        let rate = if self.stages.generate > 0.0 { self.made as f64 / self.stages.generate } else { 0.0 };
+        write!(f, "; {:.1} s", self.seconds)?;
+        if self.made > 0 {
+            write!(f, " ({rate:.1} images/s, lanes {:.0}% busy)", 100.0 * self.lane_occupancy)?;
+        }
+        write!(f, "\npictures       {}", self.out.join("images").display())?;
+        if let Some(sheet) = &self.contact_sheet {
+            write!(f, "\ncontact sheet  {}", sheet.display())?;
+        }
+        if let Some(failed) = &self.failed_csv {
+            write!(f, "\nfailed rows    {} ({})", self.failed_rows, failed.display())?;
+        }
+        if self.removed > 0 {
+            write!(f, "\nnot in the manifest any more: {} images (kept)", self.removed)?;
+        }
+        if self.left > 0 {
+            write!(f, "\nstopped early: run the same command again to make the {} images left", self.left)?;
+        }
+        Ok(())
+    }
+}
