@@ -1,0 +1,39 @@
+# nightshift: make demo, make test. Each target sets up what it needs.
+PYTHON ?= python3
+# cpu or gpu: which of ONNX Runtime's pinned wheels `setup` takes.
+ORT ?= cpu
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+NIGHTSHIFT := $(TARGET_DIR)/release/nightshift
+CARGO_FLAGS := --release --locked
+
+.PHONY: help setup build demo test check fmt clippy doc bench clean-demo
+
+help: ## show this
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
+
+setup: ## fetch ONNX Runtime's shared library into .ort/ (ORT=gpu for the CUDA build)
+	@$(PYTHON) scripts/fetch_onnxruntime.py --dest .ort $(if $(filter gpu,$(ORT)),--gpu)
+
+build: ## build target/release/nightshift
+	@cargo build $(CARGO_FLAGS)
+
+demo: setup build ## make the pictures of jobs/demo.csv with the model that ships
+	@$(NIGHTSHIFT) run jobs/demo.csv --model onnx/tiny-shapes --out out/demo \
+	    --steps 20 --guidance-scale 4 --contact-sheet out/demo-contact-sheet.png
+
+test: setup ## run all tests
+	@cargo test $(CARGO_FLAGS)
+
+check: setup fmt clippy doc test ## formatting, lints, docs and all tests: what CI runs
+
+fmt:
+	@cargo fmt --check
+
+clippy:
+	@cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
+
+doc:
+	@RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --no-deps --document-private-items
+
+clean-demo: ## forget the demo's pictures
+	@rm -rf out/demo out/demo-contact-sheet.png
