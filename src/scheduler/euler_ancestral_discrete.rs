@@ -58,8 +58,9 @@ impl Solver for EulerAncestralDiscrete {
 
 /// Returns the level to step down to and the deviation of the noise that leads from there up to `next`.
 fn ancestral_step(sigma: f64, next: f64) -> (f64, f64) {
-    let up = (next * next * (sigma * sigma - next * next) / (sigma * sigma)).sqrt();
-    ((next * next - up * up).sqrt(), up)
+    // k-diffusion's sqrt(next² - up²), without the difference of near equals.
+    let down = next * next / sigma;
+    (down, (next * next - down * down).sqrt())
 }
 
 #[cfg(test)]
