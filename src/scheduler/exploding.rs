@@ -21,8 +21,8 @@ pub(super) struct Exploding {
 impl Exploding {
     /// Computes timesteps and levels for `n` steps as `EulerDiscreteScheduler.set_timesteps` does.
     ///
-    /// Timesteps of `linspace` have fractions. One `linspace` step is timestep 0, the least noise, as in diffusers; use
-    /// `trailing` for very few steps. With spaced levels (`sigma_spacing`) the ends are those of the timesteps' levels.
+    /// Timesteps of `linspace` have fractions. With spaced levels (`sigma_spacing`) the ends are those of the timesteps'
+    /// levels.
     pub(super) fn new(
         fields: &Fields,
         sigma_spacing: SigmaSpacing,

@@ -3,8 +3,8 @@
 //! A [`SchedulerConfig`] is a model's `scheduler_config.json`; [`SchedulerConfig::select`] swaps the algorithm as
 //! diffusers' `from_config` does; [`SchedulerConfig::schedule`] computes a [`Schedule`], which is immutable and shared;
 //! [`Schedule::start`] makes one image's [`Sampler`], a small state machine that asks for evaluations of the network.
-//! Nothing here draws noise, runs a network or reads a file. Numbers agree with diffusers 0.42.1 to 1e-5 of the largest
-//! of each array; where that reference is wrong the function that differs says so.
+//! Nothing here seeds noise, runs a network or reads a file. Numbers agree with diffusers 0.42.1 to 1e-5 of the largest of
+//! each array (tests/golden.rs); where that reference is wrong the function that differs says so.
 //!
 //! To add an algorithm: one file with a `pub(super) static ALGORITHM: Algorithm`, its `mod` line here and its line in
 //! `registry::ALGORITHMS`. Everything else (names, help, fields, errors) follows from the entry.
@@ -25,6 +25,9 @@ mod ddim;
 mod dpmsolver_multistep;
 mod euler_ancestral_discrete;
 mod euler_discrete;
+
+#[cfg(test)]
+mod properties;
 
 pub use config::SchedulerConfig;
 pub use registry::{Name, a1111_name, names, resolve};

@@ -51,7 +51,8 @@ impl Spacing {
     ///
     /// Unlike diffusers 0.42.1: `trailing` always gives `n` timesteps (there, float steps of `np.arange` give one more,
     /// -1, for 62 of n = 1…1000, the first being 61); `leading` takes back as much of `steps_offset` as would lead out of
-    /// the range (there, n = 1000 with offset 1 asks for timestep 1000).
+    /// the range (there, n = 1000 with offset 1 asks for timestep 1000). As there, a single step of `linspace` is timestep
+    /// 0, the least noise (but the last one for DPM-Solver); `trailing` is made for very few steps.
     ///
     /// # Errors
     /// `num_inference_steps` (usage) when `n` is 0 or more than the spacing has different timesteps for.
