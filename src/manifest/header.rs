@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Options;
 use super::columns::{Field, UNSUPPORTED, field_named, misspelt, normal};
 use super::notices::Notices;
+use super::place::Place;
 use super::records::Record;
 use super::shown::shown;
 use crate::error::{Error, ErrorKind, Location, Result};
@@ -28,7 +29,9 @@ pub(super) enum Column {
 /// The columns of one file.
 #[derive(Debug)]
 pub(super) struct Header {
-    /// Trimmed names as in the file, with the names of known columns written our way; of all columns.
+    /// Names for messages: as in the file, trimmed and fit to be shown.
+    pub titles: Vec<String>,
+    /// Names for `failed.csv`: as in the file and trimmed, but those of known columns are ours.
     pub names: Vec<String>,
     /// What each column is.
     pub columns: Vec<Column>,
@@ -40,6 +43,14 @@ impl Header {
     /// Returns the position of the column that holds `field`.
     pub fn position(&self, field: Field) -> Option<usize> {
         self.columns.iter().position(|column| *column == Column::Field(field))
+    }
+
+    /// Returns the place of the cell `at` of a row, for messages.
+    pub fn location(&self, place: Place, at: usize) -> Location {
+        match self.titles.get(at) {
+            Some(title) if !title.is_empty() => place.location().column(title),
+            _ => place.location(),
+        }
     }
 }
 
@@ -55,7 +66,7 @@ pub(super) fn understand(
     notices: &mut Notices,
 ) -> Result<Header> {
     let at = || Location::file(path).line(line);
-    let mut header = Header { names: Vec::new(), columns: Vec::new(), required: 0 };
+    let mut header = Header { titles: Vec::new(), names: Vec::new(), columns: Vec::new(), required: 0 };
     for cell in cells {
         let name = cell.trim();
         let column = column_named(name, options).map_err(|error| error.at(at()))?;
@@ -69,6 +80,7 @@ pub(super) fn understand(
         if let Some(first) = header.clash(&written, &column) {
             return Err(twice(&cells[first], cell).at(at()));
         }
+        header.titles.push(shown(name));
         header.names.push(written);
         header.columns.push(column);
     }
@@ -131,7 +143,8 @@ fn column_named(name: &str, options: &Options) -> Result<Column> {
     }
     match misspelt(&normal).filter(|field| !options.overrides(*field)) {
         Some(field) => {
-            Err(Error::new(ErrorKind::Manifest, "unknown_column", format!("there is no column `{}`", shown(name)))
+            let message = format!("column `{}` is unknown, but looks like one of ours", shown(name));
+            Err(Error::new(ErrorKind::Manifest, "unknown_column", message)
                 .hint(format!("did you mean `{}`? if not, choose a name less like it", field.name())))
         }
         None => Ok(Column::Extra(name.into())),

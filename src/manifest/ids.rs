@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::numbers::Problem;
 use super::place::{Files, Place};
 use super::shown::shown;
-use crate::error::{Error, ErrorKind, Location, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::job::Job;
 
 /// Bytes of the longest id.
@@ -125,7 +125,7 @@ impl Ids {
         let Some(other) = unnamed(id, jobs).or_else(one_of_several) else { return Ok(()) };
         let message = format!("`{id}` is also the name of an image of row {} (line {})", other.row, other.line);
         Err(Error::new(ErrorKind::Manifest, "duplicate_id", message)
-            .at(Location::file(files.of(job.row)).row(job.row, job.line).column("id"))
+            .at(files.id_location(job.row, job.line))
             .hint("rows without an id are called by their number, and several images of a row by `_0`, `_1`, …"))
     }
 
@@ -148,7 +148,7 @@ fn job_of_row(row: u64, jobs: &[Job]) -> Option<&Job> {
 
 /// Returns the error for two rows with equal ids.
 fn equal_ids(id: &str, other: &str, seen: &Seen, place: &Place, files: &Files) -> Error {
-    let there = match files.of(seen.row) {
+    let there = match files.path(seen.row) {
         path if path == place.path => format!("row {} (line {})", seen.row, seen.line),
         path => format!("row {} ({}, line {})", seen.row, path.display(), seen.line),
     };
@@ -156,7 +156,7 @@ fn equal_ids(id: &str, other: &str, seen: &Seen, place: &Place, files: &Files) -
         true => format!("`{id}` is also the id of {there}"),
         false => format!("`{id}` differs only by case from `{other}`, the id of {there}"),
     };
-    Error::new(ErrorKind::Manifest, "duplicate_id", message).at(place.location())
+    Error::new(ErrorKind::Manifest, "duplicate_id", message).at(files.id_location(place.row, place.line))
 }
 
 #[cfg(test)]

@@ -4,9 +4,9 @@
 //! quote that is never closed, two rows of one id) stops the run: nothing in it can be trusted to mean what it says.
 //! What is wrong with one *row* only takes that row out: it is kept with its errors and its cells for `failed.csv`.
 //!
-//! The way of a file: [`source`] (bytes) → [`content`] (is it CSV at all?) → [`encoding`] (UTF-8) → [`sniff`] (which
-//! delimiter) → [`records`] (rows; [`quotes`] looks for the ones that swallowed others) → [`header`] (what the columns
-//! mean) → [`row`] (cells to a job). [`table`] leads it along. Another format joins where it has text (an archive:
+//! The way of a file: `source` (bytes) → `content` (is it CSV at all?) → `encoding` (UTF-8) → `sniff` (which
+//! delimiter) → `records` (rows; `quotes` looks for the ones that swallowed others) → `header` (what the columns
+//! mean) → `row` (cells to a job). `table` leads it along. Another format joins where it has text (an archive:
 //! `source`), names and cells (JSON lines, Parquet: `header` and `row`).
 
 mod columns;

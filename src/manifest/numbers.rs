@@ -28,7 +28,11 @@ pub(super) fn whole(text: &str, range: RangeInclusive<u64>) -> Result<u64, Probl
     if !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(not_whole(text, &range));
     }
-    text.parse().ok().filter(|number| range.contains(number)).ok_or_else(|| out_of_range(text, &range))
+    match text.parse() {
+        Ok(number) if range.contains(&number) => Ok(number),
+        // Digits that are no u64 are too many.
+        parsed => Err(out_of_range(text, &range, parsed.is_ok_and(|number| number < *range.start()))),
+    }
 }
 
 /// Returns the finite number that `text` (not empty) writes with a decimal point.
@@ -49,7 +53,7 @@ pub(super) fn real(text: &str, range: RangeInclusive<f64>) -> Result<f64, Proble
         return Err(Problem::new(format!("`{}` is not a finite number", shown(text)), allowed()));
     }
     if !range.contains(&number) {
-        return Err(out_of_range(text, &range));
+        return Err(out_of_range(text, &range, number < *range.start()));
     }
     // `-0` passes as in range; keep a plain zero, which prints and hashes as one.
     Ok(number + 0.0)
@@ -69,32 +73,25 @@ pub(super) fn pixels(text: &str, multiple: u32, max: u32) -> Result<u32, Problem
             let hint = format!("use {below} or {}", below + multiple);
             Err(Problem::new(format!("`{text}` is not a multiple of {multiple}"), hint))
         }
-        Err(problem) if text.trim_start_matches('-').bytes().all(|byte| byte.is_ascii_digit()) => {
-            let small = text.starts_with('-') || text.parse() == Ok(0) || text.parse().is_ok_and(|n: u64| n < multiple);
-            let hint = if small {
-                format!("use {multiple} or more")
-            } else {
-                format!("use {largest} or less: memory grows with the area")
-            };
-            Err(Problem { hint, ..problem })
+        Err(problem) if all_digits(text) && text.parse::<u64>().map_or(true, |number| number > largest) => {
+            Err(Problem { hint: format!("use {largest} or less: memory grows with the area"), ..problem })
         }
         Err(problem) => Err(problem),
     }
 }
 
-fn out_of_range<T: std::fmt::Display>(text: &str, range: &RangeInclusive<T>) -> Problem {
+/// Returns the problem of a number outside of `range`, `below` it or above.
+fn out_of_range<T: std::fmt::Display>(text: &str, range: &RangeInclusive<T>, below: bool) -> Problem {
     let (from, to) = (range.start(), range.end());
-    Problem::new(
-        format!("`{}` is not between {from} and {to}", shown(text)),
-        format!("use a number from {from} to {to}"),
-    )
+    let hint = if below { format!("use {from} or more") } else { format!("use {to} or less") };
+    Problem::new(format!("`{}` is not between {from} and {to}", shown(text)), hint)
 }
 
 /// Returns what is wrong with a text that is no row of ASCII digits, by the form it has.
 fn not_whole(text: &str, range: &RangeInclusive<u64>) -> Problem {
     let shown_text = shown(text);
     if text.strip_prefix('-').is_some_and(all_digits) {
-        return out_of_range(text, range);
+        return out_of_range(text, range, true);
     }
     if shortened_by_excel(text) {
         let hint = "format the column as text before typing the numbers, or leave the cell empty";

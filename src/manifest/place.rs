@@ -4,20 +4,41 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Location;
 
-/// The files of a manifest, by the number of their first row.
+/// The files of a manifest, in order.
 #[derive(Default)]
-pub(super) struct Files(Vec<(u64, PathBuf)>);
+pub(super) struct Files(Vec<File>);
+
+struct File {
+    /// Number of its first row.
+    first: u64,
+    path: PathBuf,
+    /// What it calls the column of ids.
+    id_column: Option<String>,
+}
 
 impl Files {
     /// Adds the file whose rows begin at `first`.
-    pub fn add(&mut self, first: u64, path: &Path) {
-        self.0.push((first, path.to_path_buf()));
+    pub fn add(&mut self, first: u64, path: &Path, id_column: Option<String>) {
+        self.0.push(File { first, path: path.to_path_buf(), id_column });
     }
 
-    /// Returns the file that `row` is in.
-    pub fn of(&self, row: u64) -> &Path {
+    /// Returns the path of the file that `row` is in.
+    pub fn path(&self, row: u64) -> &Path {
+        self.of(row).map_or(Path::new(""), |file| &file.path)
+    }
+
+    /// Returns the place of the id of `row`, which starts at `line`.
+    pub fn id_location(&self, row: u64, line: u64) -> Location {
+        let place = Location::file(self.path(row)).row(row, line);
+        match self.of(row).and_then(|file| file.id_column.as_ref()) {
+            Some(column) => place.column(column),
+            None => place,
+        }
+    }
+
+    fn of(&self, row: u64) -> Option<&File> {
         // The last of those that begin at the same row is the one that has rows.
-        self.0.iter().rev().find(|(first, _)| *first <= row).map_or(Path::new(""), |(_, path)| path)
+        self.0.iter().rev().find(|file| file.first <= row)
     }
 }
 

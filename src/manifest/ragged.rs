@@ -27,7 +27,7 @@ fn too_few(record: &Record, delimiter: u8) -> String {
     if record.unfinished {
         return "the file ends in this row, without a line break: it may be cut".into();
     }
-    format!("write empty cells too: {} for each", shown_delimiter(delimiter))
+    format!("write empty cells too: a {} for each", shown_delimiter(delimiter))
 }
 
 fn too_many(record: &Record, wanted: usize, delimiter: u8) -> String {
@@ -41,10 +41,10 @@ fn too_many(record: &Record, wanted: usize, delimiter: u8) -> String {
         return "curly quotes do not hold a cell together: use straight ones, \"like this\"".into();
     }
     if has(&[delimiter, b' ', b'"']) {
-        return format!("remove the space between {name} and the opening quote");
+        return format!("remove the space between the {name} and the opening quote");
     }
     if record.cells.iter().skip(wanted).all(<[u8]>::is_empty) {
-        return format!("remove {name} at the end of the row");
+        return format!("remove the {name} at the end of the row");
     }
-    format!("put the text in double quotes if {name} belongs to it: \"a cat, sleeping\"")
+    format!("put the text in double quotes if a {name} belongs to it: \"a cat{} sleeping\"", char::from(delimiter))
 }

@@ -38,9 +38,7 @@ pub(super) struct Row<'a> {
 impl Row<'_> {
     /// Returns the error at cell `at` of this row.
     fn error(&self, at: usize, code: &'static str, problem: Problem) -> Error {
-        Error::new(ErrorKind::Row, code, problem.message)
-            .at(self.place.location().column(shown(&self.header.names[at])))
-            .hint(problem.hint)
+        Error::new(ErrorKind::Row, code, problem.message).at(self.header.location(self.place, at)).hint(problem.hint)
     }
 
     /// Returns the trimmed cell of `field` and its position, if it has something in it.

@@ -112,21 +112,20 @@ pub(super) fn must_be_empty(row: &Row) -> Result<()> {
         let (code, message, hint) = match column {
             Column::Unnamed if !cell.is_empty() => (
                 "unnamed_column",
-                format!("column {} has no name in the header, and `{}` in it", at + 1, shown(cell)),
+                format!("column {} has no name in the header, but holds `{}`", at + 1, shown(cell)),
                 "name the column in the header, or empty it".to_string(),
             ),
             Column::Unsupported if !cell.is_empty() => (
                 "unsupported_column",
-                format!("`{}` in a column that nightshift cannot honour yet", shown(cell)),
+                format!("nightshift cannot honour this column yet, and it holds `{}`", shown(cell)),
                 format!(
                     "remove the column; to carry it along in the metadata, rename it, for example to `src_{}`",
-                    shown(&row.header.names[at])
+                    row.header.titles[at]
                 ),
             ),
             _ => continue,
         };
-        let place = row.place.location();
-        let place = if row.header.names[at].is_empty() { place } else { place.column(shown(&row.header.names[at])) };
+        let place = row.header.location(row.place, at);
         return Err(Error::new(ErrorKind::Manifest, code, message).at(place).hint(hint));
     }
     Ok(())
@@ -166,15 +165,19 @@ pub(super) fn cut(row: &Row, record: &Record) -> Option<Error> {
 /// Says what is odd about the cells of a row and yet no error.
 pub(super) fn remarks(row: &Row, record: &Record, notices: &mut Notices) {
     let odd = |byte: &u8| (*byte < b' ' && !b"\t\r\n\0".contains(byte)) || *byte == 0x7F;
-    let place = |at: usize| row.place.location().column(shown(&row.header.names[at]));
-    if let Some(at) = row.cells.iter().position(|cell| cell.as_bytes().iter().any(|byte| odd(byte))) {
+    let place = |at: usize| row.header.location(row.place, at);
+    let prompt = row.header.position(Field::Prompt);
+    if let Some(at) = prompt.filter(|&at| row.cells[at].trim().contains(['\n', '\r'])) {
+        notices.repeat("the prompt has several lines", || place(at));
+    }
+    if let Some(at) = row.cells.iter().position(|cell| cell.as_bytes().iter().any(odd)) {
         notices.repeat("the cell has control characters; they are kept", || place(at));
     }
     if !record.raw.contains(&b'"') {
         return;
     }
     let literal = |cell: &&str| cell.starts_with(' ') && cell.trim_start().starts_with('"');
-    if let Some(at) = row.cells.iter().position(|cell| literal(&cell)) {
+    if let Some(at) = row.cells.iter().position(literal) {
         notices.repeat("a space stands before the quotes, so that they are part of the text", || place(at));
     }
 }
@@ -190,9 +193,5 @@ pub(super) fn usable_id(record: &Record, header: &Header) -> Option<String> {
 
 /// Returns the error of one cell.
 fn cell_error(header: &Header, place: Place, at: usize, code: &'static str, problem: Problem) -> Error {
-    let place = match header.names.get(at) {
-        Some(name) if !name.is_empty() => place.location().column(shown(name)),
-        _ => place.location(),
-    };
-    Error::new(ErrorKind::Row, code, problem.message).at(place).hint(problem.hint)
+    Error::new(ErrorKind::Row, code, problem.message).at(header.location(place, at)).hint(problem.hint)
 }

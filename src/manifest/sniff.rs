@@ -50,17 +50,17 @@ pub(super) fn dialect(text: &[u8], options: &Options, path: &Path, notices: &mut
         None => sniffed(text, start, &style, options, path)?,
     };
     if delimiter != b',' && options.delimiter.is_none() {
-        notices.say(format!("{}: read with {} between the cells", path.display(), shown_delimiter(delimiter)));
+        notices.say(format!("{}: read with a {} between the cells", path.display(), shown_delimiter(delimiter)));
     }
     Ok(Dialect { style: style(delimiter), start })
 }
 
-/// Returns how a message calls a delimiter.
+/// Returns what a message calls a delimiter, without an article.
 pub(super) fn shown_delimiter(delimiter: u8) -> String {
     match delimiter {
-        b'\t' => "a tab".into(),
-        b',' => "a comma".into(),
-        b';' => "a semicolon".into(),
+        b'\t' => "tab".into(),
+        b',' => "comma".into(),
+        b';' => "semicolon".into(),
         other => format!("`{}`", char::from(other).escape_default()),
     }
 }
@@ -84,7 +84,7 @@ fn sniffed(text: &[u8], start: usize, style: &dyn Fn(u8) -> Style, options: &Opt
     match (good.next(), good.next()) {
         (Some((one, _)), Some((other, _))) => {
             let (one, other) = (shown_delimiter(*one), shown_delimiter(*other));
-            let message = format!("both {one} and {other} could stand between the cells of the header");
+            let message = format!("both a {one} and a {other} could stand between the cells of the header");
             Err(Error::new(ErrorKind::Manifest, "ambiguous_delimiter", message)
                 .at(Location::file(path).line(1))
                 .hint("say which with `--delimiter`"))

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::columns::Field;
 use super::header::{self, Column, Header};
 use super::ids::Ids;
 use super::notices::Notices;
@@ -12,7 +13,6 @@ use super::quotes::Style;
 use super::records::{Record, Records};
 use super::row::{Row, RowReader};
 use super::rowcheck::{self, Cells};
-use super::shown::shown;
 use super::{Manifest, RowError, Rules, content, encoding, sniff, source};
 use crate::error::{Error, ErrorKind, Location, Result};
 use crate::job::Job;
@@ -91,7 +91,8 @@ impl<'r> Reading<'r> {
         }
         let table = self.table(&records.current(), path, dialect.style)?;
         let first = self.rows;
-        self.files.add(first, path);
+        let id_column = table.header.position(Field::Id).map(|at| table.header.titles[at].clone());
+        self.files.add(first, path, id_column);
         let mut unfinished = records.current().unfinished;
         while records.advance() {
             let record = records.current();
@@ -117,6 +118,11 @@ impl<'r> Reading<'r> {
                 .at(at(record.line))
                 .hint(problem.hint));
         }
+        if record.raw.contains(&0) {
+            return Err(Error::new(ErrorKind::Manifest, "wrong_encoding", "the header has NUL characters")
+                .at(at(record.line))
+                .hint("save the file as UTF-8"));
+        }
         let cells = header::cells(record);
         let header = header::understand(&cells, &self.rules.options, path, record.line, &mut self.notices)?;
         let slots = header.names.iter().zip(&header.columns).map(|(name, column)| self.slot(name, column)).collect();
@@ -140,7 +146,7 @@ impl<'r> Reading<'r> {
     /// Adds a row to the jobs or to the errors.
     fn record(&mut self, record: &Record, table: &Table) -> Result<()> {
         let place = Place { path: table.path, row: self.rows, line: record.line };
-        let column = |at: usize| table.header.names.get(at).map(|name| shown(name));
+        let column = |at: usize| table.header.titles.get(at).cloned();
         let at = |line| Location::file(table.path).row(place.row, line);
         rowcheck::quotes(record, table.style, at, column, &mut self.notices)?;
         let quoted = record.raw.contains(&b'"');
@@ -194,7 +200,7 @@ impl<'r> Reading<'r> {
     pub fn finish(mut self) -> Result<Manifest> {
         if self.rows == 0 {
             return Err(Error::new(ErrorKind::Manifest, "no_rows", "the manifest has a header and no rows")
-                .at(Location::file(self.files.of(0)))
+                .at(Location::file(self.files.path(0)))
                 .hint("write a row with a prompt below the header"));
         }
         self.ids.finish(&self.jobs, &self.files)?;
