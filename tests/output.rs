@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Float64Type, Int32Type, Int64Type, UInt64Type};
+use arrow_array::types::{Float64Type, Int32Type, Int64Type};
 use arrow_array::{Array, RecordBatch};
 use image::{Rgb, RgbImage};
 use nightshift::error::{ErrorKind, Result};
@@ -188,7 +188,7 @@ fn metadata_keeps_types_and_every_text_as_it_is() {
     assert_eq!(text("file_name")[..2], ["000000000.png", "cat_1.png"]);
     assert_eq!(text("id")[..2], ["", "cat_1"]);
     assert_eq!(text("label"), ["000", "001", "", "003", "004", "005"]);
-    assert_eq!(column("seed").as_primitive::<UInt64Type>().value(0), u64::MAX);
+    assert_eq!(column("seed").as_primitive::<Int64Type>().value(0), -1, "u64::MAX wraps");
     assert_eq!(column("row_index").as_primitive::<Int64Type>().values(), &[0, 1, 2, 3, 4, 5]);
     assert_eq!(column("height").as_primitive::<Int32Type>().value(5), 48);
     assert_eq!(column("guidance_scale").as_primitive::<Float64Type>().value(0), 4.5);
@@ -249,6 +249,18 @@ fn another_run_is_refused_with_every_field_that_differs() {
     assert!(!error.message().contains("width"), "{error}");
     assert!(error.how_to_fix().unwrap().contains("--noise torch-cpu"), "{error:?}");
     assert_eq!(relative_files(out.path()), before, "nothing was touched");
+}
+
+#[test]
+fn what_a_crash_left_half_written_is_removed() {
+    let out = tempfile::tempdir().unwrap();
+    small_run(Durable::default(), out.path()).unwrap();
+    let before = relative_files(out.path());
+    for temp in ["images/00000/.x.png.nightshift.tmp", ".nightshift/.run.json.nightshift.tmp", ".y.nightshift.tmp"] {
+        fs::write(out.path().join(temp), "half").unwrap();
+    }
+    drop(RunFolder::open(out.path(), &fingerprint()).unwrap());
+    assert_eq!(relative_files(out.path()), before);
 }
 
 #[test]
@@ -381,11 +393,16 @@ impl Disk for FailingDisk {
     }
 }
 
+/// Returns a folder in memory where there is one: these tests sync thousands of times, and what they check is the order.
+fn fast_tempdir() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 /// Every effect on the disk fails once, alone or with all that follow: the run says so, no file under a final name is
 /// half, and the next run ends with the same bytes as one that was never disturbed.
 #[test]
 fn any_single_failure_of_the_disk_is_told_and_mended_by_the_next_run() {
-    let undisturbed = tempfile::tempdir().unwrap();
+    let undisturbed = fast_tempdir();
     small_run(Durable::default(), undisturbed.path()).unwrap();
     let expected = relative_files(undisturbed.path());
     let whole = |bytes: &[u8]| expected.iter().any(|(_, expected)| expected == bytes);
@@ -393,7 +410,7 @@ fn any_single_failure_of_the_disk_is_told_and_mended_by_the_next_run() {
     for (sticky, errno) in [(false, rustix::io::Errno::IO.raw_os_error()), (true, nospc)] {
         let mut failures = 0;
         for at in 0.. {
-            let out = tempfile::tempdir().unwrap();
+            let out = fast_tempdir();
             let disk = FailingDisk { calls: Arc::default(), at, sticky, errno };
             let calls = disk.calls.clone();
             let result = small_run(Durable::on(Arc::new(disk)), out.path());

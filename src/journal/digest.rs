@@ -1,6 +1,6 @@
 //! Hashes as bytes in memory and hex digits in text: half the memory, and no place for anything but a hash.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::str::FromStr;
 
 use serde::de::{self, Deserializer, Visitor};
@@ -20,7 +20,8 @@ pub type Blake3 = Digest<32>;
 
 impl<const N: usize> fmt::Display for Digest<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        let digits = self.0.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+        digits.into_iter().try_for_each(|digit| f.write_char(char::from(b"0123456789abcdef"[usize::from(digit)])))
     }
 }
 
@@ -34,22 +35,25 @@ impl<const N: usize> FromStr for Digest<N> {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        parse(text.as_bytes()).ok_or_else(|| {
+        Digest::parse(text.as_bytes()).ok_or_else(|| {
             let message = format!("`{text}` is not a hash of {} hex digits", 2 * N);
             Error::new(ErrorKind::Unexpected, "digest", message)
         })
     }
 }
 
-fn parse<const N: usize>(text: &[u8]) -> Option<Digest<N>> {
-    if text.len() != 2 * N {
-        return None;
+impl<const N: usize> Digest<N> {
+    /// Returns the hash that `text` writes, or `None` if it is not one.
+    pub(super) fn parse(text: &[u8]) -> Option<Digest<N>> {
+        if text.len() != 2 * N {
+            return None;
+        }
+        let mut bytes = [0; N];
+        for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
+            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+        }
+        Some(Digest(bytes))
     }
-    let mut bytes = [0; N];
-    for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
-        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-    }
-    Some(Digest(bytes))
 }
 
 fn digit(text: u8) -> Option<u8> {
@@ -77,7 +81,7 @@ impl<'de, const N: usize> Deserialize<'de> for Digest<N> {
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Digest<N>, E> {
-                parse(text.as_bytes()).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+                Digest::parse(text.as_bytes()).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
             }
         }
         deserializer.deserialize_str(Hex)

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
-use super::record::{Line, Record, decode, encode};
+use super::record::{Line, Record, decode, encode, mark_at_end};
 use super::state::State;
 use crate::error::{Error, ErrorKind, Location, Result};
 use crate::output::disk::DiskFile;
@@ -162,15 +162,18 @@ fn read_file(path: &Path, state: &mut State) -> Result<u64> {
     let mut bad: Option<BadLine> = None;
     while reader.read_until(b'\n', &mut line).map_err(failed)? > 0 {
         number += 1;
-        match (decode(&line), &bad) {
-            // Only a mark that vouches for the bad line makes it damage; records after it were never promised.
-            (Line::Record(Record::Synced { bytes }), Some(bad)) if bytes > bad.offset => {
-                return Err(damaged(path, bad));
+        match decode(&line) {
+            Line::Bad => {
+                let bad = bad.get_or_insert(BadLine { number, offset });
+                refuse_if_synced(path, bad, mark_at_end(&line))?;
             }
-            (_, Some(_)) => {}
-            (Line::Bad, None) => bad = Some(BadLine { number, offset }),
-            (Line::Unknown, None) => return Err(newer(path, number)),
-            (Line::Record(record), None) => {
+            Line::Record(Record::Synced { bytes }) if bad.is_some() => {
+                bad.iter().try_for_each(|bad| refuse_if_synced(path, bad, Some(bytes)))?;
+            }
+            // What follows a bad line was never promised.
+            _ if bad.is_some() => {}
+            Line::Unknown => return Err(newer(path, number)),
+            Line::Record(record) => {
                 if let Record::Session { number } = record {
                     session = number;
                 }
@@ -181,6 +184,11 @@ fn read_file(path: &Path, state: &mut State) -> Result<u64> {
         line.clear();
     }
     Ok(bad.map_or(offset, |bad| bad.offset))
+}
+
+/// A bad line is damage if a mark behind it, up to `synced`, vouches for it; else it is the torn end.
+fn refuse_if_synced(path: &Path, bad: &BadLine, synced: Option<u64>) -> Result<()> {
+    if synced.is_some_and(|synced| synced > bad.offset) { Err(damaged(path, bad)) } else { Ok(()) }
 }
 
 fn damaged(path: &Path, bad: &BadLine) -> Error {

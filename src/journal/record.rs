@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::digest::{Blake3, RowHash};
+use super::digest::{Blake3, Digest, RowHash};
 
 /// An image is on disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,7 +80,7 @@ pub(super) enum Line {
 /// Appends the line of `record` to `buffer`.
 pub(super) fn encode(record: &Record, buffer: &mut Vec<u8>) {
     let json = serde_json::to_vec(record).expect("strings and whole numbers are valid JSON");
-    buffer.extend_from_slice(checksum(&json).as_bytes());
+    buffer.extend_from_slice(checksum(&json).to_string().as_bytes());
     buffer.push(b' ');
     buffer.extend_from_slice(&json);
     buffer.push(b'\n');
@@ -88,16 +88,29 @@ pub(super) fn encode(record: &Record, buffer: &mut Vec<u8>) {
 
 /// Returns what `line` holds; `line` has its line feed unless the file ends before it.
 pub(super) fn decode(line: &[u8]) -> Line {
-    let Some(line) = line.strip_suffix(b"\n") else { return Line::Bad };
-    let Some((sum, json)) = line.split_at_checked(9) else { return Line::Bad };
-    if sum[8] != b' ' || sum[..8] != *checksum(json).as_bytes() {
+    let Some((sum, json)) = line.strip_suffix(b"\n").and_then(|line| line.split_at_checked(9)) else {
+        return Line::Bad;
+    };
+    let (digits, space) = sum.split_at(8);
+    if space != b" " || Digest::parse(digits) != Some(checksum(json)) {
         return Line::Bad;
     }
     serde_json::from_slice(json).map_or(Line::Unknown, Line::Record)
 }
 
-fn checksum(json: &[u8]) -> String {
-    format!("{:08x}", crc32fast::hash(json))
+/// Returns what the mark at the end of a bad line vouches for, if there is one: a bit flipped in the line feed before a
+/// mark makes one line of it and of the record before, and must not take the mark with it.
+pub(super) fn mark_at_end(line: &[u8]) -> Option<u64> {
+    let start = b"{\"synced\"";
+    let json = line.windows(start.len()).rposition(|window| window == start)?;
+    match decode(&line[json.checked_sub(9)?..]) {
+        Line::Record(Record::Synced { bytes }) => Some(bytes),
+        _ => None,
+    }
+}
+
+fn checksum(json: &[u8]) -> Digest<4> {
+    Digest(crc32fast::hash(json).to_be_bytes())
 }
 
 #[cfg(test)]
@@ -127,7 +140,7 @@ mod tests {
     #[test]
     fn sound_lines_of_a_newer_version_are_told_from_damage() {
         let json = br#"{"quarantined":{"key":"x"}}"#;
-        let line = [checksum(json).as_bytes(), b" ", json, b"\n"].concat();
+        let line = [checksum(json).to_string().as_bytes(), b" ", json, b"\n"].concat();
         assert!(matches!(decode(&line), Line::Unknown));
     }
 }

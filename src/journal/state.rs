@@ -1,6 +1,7 @@
 //! What the records say together.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use super::digest::{Blake3, RowHash};
 use super::record::{Done, Failed, Record};
@@ -135,14 +136,11 @@ impl State {
 
     fn finish(&mut self, session: u32, done: Done) {
         self.end(session, &done.key);
-        let key = done.key.as_str();
-        let lost_since = self.lost.get(key).is_some_and(|&lost| lost > session);
-        let done_since = self.done(key).is_some_and(|image| image.session > session);
-        if lost_since || done_since {
+        if self.lost.get(done.key.as_str()).is_some_and(|&lost| lost > session) {
             return;
         }
-        if self.failed.get(key).is_some_and(|failed| failed.session <= session) {
-            self.failed.remove(key);
+        if self.failed.get(done.key.as_str()).is_some_and(|failed| failed.session <= session) {
+            self.failed.remove(done.key.as_str());
         }
         let image = DoneImage {
             row_hash: done.row_hash,
@@ -152,12 +150,17 @@ impl State {
             file_name: done.file_name.into(),
             session,
         };
-        if let Some(&place) = self.done.get(key) {
-            self.images[place as usize] = image;
-        } else {
-            let place = u32::try_from(self.images.len()).expect("fewer than 4 billion images fit into memory");
-            self.images.push(image);
-            self.done.insert(done.key.into(), place);
+        match self.done.entry(done.key.into()) {
+            Entry::Occupied(place) => {
+                let old = &mut self.images[*place.get() as usize];
+                if old.session <= session {
+                    *old = image;
+                }
+            }
+            Entry::Vacant(place) => {
+                place.insert(u32::try_from(self.images.len()).expect("fewer than 4 billion images fit into memory"));
+                self.images.push(image);
+            }
         }
     }
 
@@ -192,8 +195,9 @@ impl State {
     }
 
     fn end(&mut self, session: u32, key: &str) {
-        if self.begun.get(key).is_some_and(|begun| begun.session <= session) {
-            self.begun.remove(key);
+        // Removed first and put back in the rare other case: this runs once for each image ever made.
+        if let Some((key, begun)) = self.begun.remove_entry(key).filter(|(_, begun)| begun.session > session) {
+            self.begun.insert(key, begun);
         }
     }
 }

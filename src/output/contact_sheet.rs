@@ -1,7 +1,7 @@
 //! A contact sheet: many pictures on one page, each with its prompt and its settings below.
 
 use ab_glyph::{Font, FontRef, Glyph, PxScale, ScaleFont, point};
-use epaint_default_fonts::{HACK_REGULAR, NOTO_EMOJI_REGULAR, UBUNTU_LIGHT};
+use epaint_default_fonts::{EMOJI_ICON, HACK_REGULAR, NOTO_EMOJI_REGULAR, UBUNTU_LIGHT};
 use image::imageops::{self, FilterType};
 use image::{Rgb, RgbImage};
 
@@ -21,7 +21,7 @@ pub const CAPTION_LINES: usize = 3;
 /// How many lines of small text fit.
 pub const SMALL_LINES: usize = 2;
 
-/// Pixels: the longest side of a thumbnail is at most this, and at least two thirds of it.
+/// Pixels: the longer side of a thumbnail is at most this, and at least two thirds of it.
 const THUMB: u32 = 192;
 const MARGIN: u32 = 24;
 const GAP: u32 = 20;
@@ -93,17 +93,19 @@ impl Cell {
     }
 }
 
-/// Returns the picture so that its longer side is close to [`THUMB`]: small ones enlarged by a whole factor, so that
-/// every pixel of theirs stays a square; large ones shrunk.
+/// Returns the picture so that its longer side is close to [`THUMB`]: small ones enlarged by a whole factor where that
+/// comes close enough, all others scaled to just that.
 fn thumbnail(image: &RgbImage) -> RgbImage {
     let (width, height) = image.dimensions();
     let longer = width.max(height).max(1);
-    if longer > THUMB {
-        let scaled = |side: u32| (u64::from(side) * u64::from(THUMB) / u64::from(longer)).max(1) as u32;
-        return imageops::resize(image, scaled(width), scaled(height), FilterType::Lanczos3);
-    }
     let factor = THUMB / longer;
-    imageops::resize(image, width * factor, height * factor, FilterType::Nearest)
+    let (target, filter) = match longer * factor {
+        close if close * 3 >= THUMB * 2 => (close, FilterType::CatmullRom),
+        _ if longer > THUMB => (THUMB, FilterType::Lanczos3),
+        _ => (THUMB, FilterType::CatmullRom),
+    };
+    let scaled = |side: u32| (u64::from(side) * u64::from(target) / u64::from(longer)).max(1) as u32;
+    imageops::resize(image, scaled(width), scaled(height), filter)
 }
 
 /// Draws a line one pixel wide around a rectangle.
@@ -144,16 +146,16 @@ impl Fonts {
     }
 }
 
-/// A font at a size, and another for the signs that it lacks.
+/// A font at a size, and others for the signs that it lacks.
 struct Typeface {
-    fonts: [FontRef<'static>; 2],
+    fonts: [FontRef<'static>; 3],
     scale: PxScale,
 }
 
 impl Typeface {
     fn new(main: &'static [u8], size: f32) -> Self {
         let load = |bytes| FontRef::try_from_slice(bytes).expect("the fonts in the binary are sound");
-        Typeface { fonts: [load(main), load(NOTO_EMOJI_REGULAR)], scale: PxScale::from(size) }
+        Typeface { fonts: [load(main), load(NOTO_EMOJI_REGULAR), load(EMOJI_ICON)], scale: PxScale::from(size) }
     }
 
     /// Returns the font that has `c`, or the first if none has.
@@ -272,7 +274,8 @@ mod tests {
     fn thumbnails_come_close_to_one_size() {
         assert_eq!(thumbnail(&RgbImage::new(64, 64)).dimensions(), (192, 192));
         assert_eq!(thumbnail(&RgbImage::new(1024, 512)).dimensions(), (192, 96));
-        assert_eq!(thumbnail(&RgbImage::new(100, 40)).dimensions(), (100, 40));
+        assert_eq!(thumbnail(&RgbImage::new(100, 50)).dimensions(), (192, 96));
+        assert_eq!(thumbnail(&RgbImage::new(80, 40)).dimensions(), (160, 80));
         assert_eq!(thumbnail(&RgbImage::new(10_000, 1)).dimensions(), (192, 1));
     }
 

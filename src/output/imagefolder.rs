@@ -1,7 +1,7 @@
 //! The `imagefolder` layout: `OUT/images/00000/<key>.png`, 1,000 images a folder.
 //!
 //! The folder follows from an image's place in the manifest, its name from its key and never from words of its prompt:
-//! loaders take words such as `test` in a path for the name of a split.
+//! loaders take a word such as `test` in a path for the name of a split, and then see one image instead of all.
 
 use std::path::Path;
 
@@ -40,9 +40,34 @@ pub fn folder_number(ordinal: u64) -> u64 {
     ordinal / IMAGES_PER_FOLDER
 }
 
-/// Returns the path, relative to `OUT`, of the `ordinal`-th image: `images/00012/<key>.png`.
+/// Returns the path, relative to `OUT`, of the `ordinal`-th image: `images/00012/<key>.png`, with the key as
+/// [`file_stem`] gives it.
 pub fn relative_path(ordinal: u64, key: &str) -> String {
-    format!("images/{:05}/{key}.png", folder_number(ordinal))
+    format!("images/{:05}/{}.png", folder_number(ordinal), file_stem(key))
+}
+
+/// The words that loaders take for splits (`datasets` 5.2, `data_files.py`, `SPLIT_KEYWORDS`).
+const SPLIT_WORDS: [&str; 10] =
+    ["train", "training", "validation", "valid", "dev", "val", "test", "testing", "eval", "evaluation"];
+
+/// Returns `key` as the name of a file: itself, with a `~` after each word that would be taken for a split. No key has a
+/// `~`, so no two become one. `cat_test_1` gives `cat_test~_1`.
+pub fn file_stem(key: &str) -> String {
+    let mut stem = String::with_capacity(key.len() + 1);
+    // Words end where `datasets` sees their end: at one of `-._ 0-9`.
+    for piece in key.split_inclusive(is_between_words) {
+        let word = piece.trim_end_matches(is_between_words);
+        stem.push_str(word);
+        if SPLIT_WORDS.iter().any(|split| word.eq_ignore_ascii_case(split)) {
+            stem.push('~');
+        }
+        stem.push_str(&piece[word.len()..]);
+    }
+    stem
+}
+
+fn is_between_words(c: char) -> bool {
+    matches!(c, '-' | '.' | '_' | ' ' | '0'..='9')
 }
 
 /// Writes a batch of images below `out`, all durable when it returns, and returns what was written, in the same order.
@@ -79,6 +104,23 @@ mod tests {
         assert_eq!(relative_path(0, "000000000"), "images/00000/000000000.png");
         assert_eq!(relative_path(999, "cat_1"), "images/00000/cat_1.png");
         assert_eq!(relative_path(1000, "x"), "images/00001/x.png");
+    }
+
+    #[test]
+    fn names_of_splits_are_broken_up_and_nothing_else() {
+        for (key, stem) in [
+            ("test", "test~"),
+            ("cat_test_1", "cat_test~_1"),
+            ("train-5", "train~-5"),
+            ("TEST1", "TEST~1"),
+            ("1val2dev", "1val~2dev~"),
+            ("contest", "contest"),
+            ("tests_trainer", "tests_trainer"),
+            ("000000017", "000000017"),
+            ("a--b__9", "a--b__9"),
+        ] {
+            assert_eq!(file_stem(key), stem);
+        }
     }
 
     #[test]

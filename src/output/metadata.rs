@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, UInt64Array};
+use arrow_array::{ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray};
 use arrow_schema::{Field, Schema};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
@@ -119,7 +119,9 @@ fn our_columns(provenance: &Provenance, rows: &[&MetadataRow]) -> Vec<Column> {
         Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| i64::try_from(value(row)).unwrap_or(i64::MAX))))
     };
     let same = |value: &str| strings(rows.iter().map(|_| value));
-    let seeds: ArrayRef = Arc::new(UInt64Array::from_iter_values(rows.iter().map(|row| row.task.seed)));
+    // Signed, since `datasets` 5.2 cannot load an unsigned one of 2^63 or more: such a seed wraps to a negative number,
+    // which torch takes for the same seed.
+    let seeds: ArrayRef = Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.task.seed.cast_signed())));
     let columns: Vec<(&str, ArrayRef)> = vec![
         ("file_name", text(|row| row.split_file_name().1)),
         ("text", text(|row| &row.task.job.prompt)),

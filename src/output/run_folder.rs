@@ -52,7 +52,7 @@ impl RunFolder {
         durable.make_folder(&state)?;
         let lock = take_lock(&durable, out)?;
         let previous = check_fingerprint(out, fingerprint)?;
-        durable.remove_temps(out, 2)?;
+        remove_temps(&durable, out)?;
         let journal = journal_folder(out);
         if previous.is_none() && has_records(&journal)? {
             return Err(missing_run_file(out));
@@ -158,6 +158,15 @@ fn refuse_foreign_data(out: &Path) -> Result<()> {
 fn is_foreign_data(name: &str) -> bool {
     let stem = name.split('.').next().unwrap_or(name);
     ["images", "data"].contains(&name) || stem == "metadata" || name.ends_with(".tar") || name.ends_with(".png")
+}
+
+/// Removes what a crash left half-written, in the folders that are ours.
+fn remove_temps(durable: &Durable, out: &Path) -> Result<()> {
+    durable.remove_temps(out, 0)?;
+    for ours in [STATE_FOLDER, "images"].map(|name| out.join(name)).iter().filter(|folder| folder.is_dir()) {
+        durable.remove_temps(ours, 1)?;
+    }
+    Ok(())
 }
 
 fn take_lock(durable: &Durable, out: &Path) -> Result<File> {

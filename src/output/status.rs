@@ -46,7 +46,7 @@ pub struct Status {
     pub pid: u32,
     /// The machine.
     pub host: String,
-    /// Seconds since 1970, in UTC, at which this was written; [`write`] fills it in.
+    /// Seconds since 1970, in UTC, at which this was written; [`write()`] fills it in.
     pub updated: u64,
 }
 
