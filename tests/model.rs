@@ -114,7 +114,8 @@ fn ids(texts: usize) -> Array2<i64> {
 }
 
 fn assert_expected<D: ndarray::Dimension>(name: &str, output: &Array<f32, D>, tolerance: f64) {
-    let expected = &json("expected.json")[name];
+    let expected = json("expected.json");
+    let expected = expected.as_array().unwrap().iter().find(|expected| expected["name"] == name).unwrap();
     let shape: Vec<usize> = serde_json::from_value(expected["shape"].clone()).unwrap();
     assert_eq!(output.shape(), shape, "{name}");
     let first: Vec<f64> = serde_json::from_value(expected["first"].clone()).unwrap();
@@ -170,6 +171,8 @@ fn inspection_says_what_follows() {
 fn missing_and_broken_files_are_named_with_what_to_do() {
     let missing = ModelSpec::open("no/such/model").unwrap_err().to_string();
     assert!(missing.contains("no/such/model: cannot open the model folder"), "{missing}");
+    let refusal = Folder::new().without("tokenizer/merges.txt").refusal();
+    assert!(refusal.contains("tokenizer/tokenizer.json") && refusal.contains("`merges.txt`"), "{refusal}");
     for name in ["model_index.json", "scheduler/scheduler_config.json", "vae_decoder/config.json", "unet/model.onnx"] {
         let refusal = Folder::new().without(name).refusal();
         assert!(refusal.contains(name) && refusal.contains("lacks this file"), "{refusal}");
@@ -296,6 +299,21 @@ fn every_dialect_of_inputs_is_fed() {
     let folder = Folder::new().with_graph("text_encoder", "ids_int32.onnx");
     let mut networks = Networks::load(&runtime, &folder.open().unwrap(), &threads(1)).unwrap();
     assert_expected("ids_int32", &networks.text_encoder.encode(ids(2).view()).unwrap(), 1e-5);
+}
+
+#[test]
+fn a_graph_of_one_size_gets_just_that() {
+    let spec = Folder::new().with_graph("unet", "fixed.onnx");
+    let spec = spec.open().unwrap();
+    assert_eq!((spec.fixed_lanes, spec.fixed_size, spec.default_size), (Some(2), Some((16, 16)), (16, 16)));
+    let mut unet = OnnxUnet::load(&runtime(), &spec, &threads(4)).unwrap();
+    let three = unet.predict(sample(3).view(), &[999.0; 3], states(3).view()).unwrap();
+    assert_eq!(three.shape(), [3, 4, 8, 8]);
+    assert_expected("scalar", &three.slice(s![..2, .., .., ..]).to_owned(), 1e-5);
+    let last = unet.predict(sample(3).slice(s![2.., .., .., ..]), &[999.0], states(3).slice(s![2.., .., ..])).unwrap();
+    assert_same_bits(&last, &three.slice(s![2.., .., .., ..]).to_owned(), "the lane that filled its call up");
+    let wide = ramp(&[1, 4, 8, 12]).into_dimensionality().unwrap();
+    assert_eq!(unet.predict(wide.view(), &[1.0], states(1).view()).unwrap_err().code(), "graph_shape");
 }
 
 #[test]

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::config::{Config, read_bytes_if_there, read_text_if_there};
+use super::config::{Config, missing, read_bytes_if_there, read_text_if_there};
 use super::family::{Family, not_yet};
 use super::graphs::{GraphFile, TextEncoderGraph, UnetGraph, VaeDecoderGraph};
 use super::hash::hash_files;
 use crate::error::{Error, ErrorKind, Location, Result};
-use crate::prompt::TokenizerFiles;
+use crate::prompt::{PromptTokenizer, TokenizerFiles};
 
 /// A model folder: its configs and graph signatures, without tensors.
 #[derive(Debug, Clone, PartialEq)]
@@ -92,6 +92,15 @@ impl ModelSpec {
         Ok(spec)
     }
 
+    /// Returns the tokenizer of the text encoder.
+    ///
+    /// # Errors
+    /// Its files are broken, or lack a special token.
+    pub fn prompt_tokenizer(&self) -> Result<PromptTokenizer> {
+        let place = Location::file(self.dir.join("tokenizer"));
+        PromptTokenizer::new(&self.tokenizer, self.model_max_length).map_err(|error| error.at(place))
+    }
+
     /// Returns the BLAKE3 hash (64 hex digits) over the name and bytes of every file that changes pixels: graphs, weights,
     /// configs, tokenizer. Takes seconds for large models.
     ///
@@ -128,13 +137,18 @@ fn check_folder(dir: &Path) -> Result<()> {
 }
 
 fn read_tokenizer(folder: &Path) -> Result<TokenizerFiles> {
-    Ok(TokenizerFiles {
+    let files = TokenizerFiles {
         json: read_bytes_if_there(&folder.join("tokenizer.json"))?,
         vocab_json: read_bytes_if_there(&folder.join("vocab.json"))?,
         merges_txt: read_text_if_there(&folder.join("merges.txt"))?,
         tokenizer_config: read_text_if_there(&folder.join("tokenizer_config.json"))?,
         special_tokens_map: read_text_if_there(&folder.join("special_tokens_map.json"))?,
-    })
+    };
+    if files.json.is_none() && (files.vocab_json.is_none() || files.merges_txt.is_none()) {
+        return Err(missing(&folder.join("tokenizer.json"))
+            .hint("or it holds `vocab.json` and `merges.txt` there; copy the whole `tokenizer` folder"));
+    }
+    Ok(files)
 }
 
 impl Configs {

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use ndarray::{Array, ArrayView, Axis, CowArray, RemoveAxis, Slice, concatenate};
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 
 /// How many entries one call takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,14 +25,9 @@ pub(super) struct Batch {
 impl Batch {
     /// Returns the calls that `count` entries need: which of them, and how many entries the call has.
     pub(super) fn calls(self, count: usize) -> Vec<(Range<usize>, usize)> {
-        let size = self.fixed.unwrap_or(count).max(1);
-        let starts = (0..count).step_by(size);
-        let end = |start: usize| (start + size).min(count);
-        starts.map(|start| (start..end(start), self.fixed.unwrap_or(end(start) - start).max(self.floor()))).collect()
-    }
-
-    fn floor(self) -> usize {
-        if self.fixed.is_some() { 0 } else { self.least }
+        let most = self.fixed.unwrap_or(count).max(1);
+        let ranges = (0..count).step_by(most).map(|start| start..(start + most).min(count));
+        ranges.map(|range| (range.clone(), self.fixed.unwrap_or(range.len().max(self.least)))).collect()
     }
 
     /// Calls `run` for every call that `count` entries need and returns their outputs in order, without what filled up.
@@ -51,8 +46,11 @@ impl Batch {
         if outputs.len() == 1 {
             return Ok(outputs.remove(0));
         }
+        if outputs.is_empty() {
+            return Err(Error::new(ErrorKind::Unexpected, "empty_batch", "a network was called with nothing to do"));
+        }
         let views: Vec<_> = outputs.iter().map(|output| output.view()).collect();
-        Ok(concatenate(Axis(0), &views).expect("calls of one graph give outputs of one shape, and there is a call"))
+        Ok(concatenate(Axis(0), &views).expect("outputs of one graph for entries of one shape have one shape"))
     }
 }
 
