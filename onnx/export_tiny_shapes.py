@@ -1,0 +1,325 @@
+#!/usr/bin/env python3
+"""Writes `tiny-shapes` as ONNX graphs in the folder layout of optimum's exports.
+
+    python onnx/export_tiny_shapes.py --work DIR --out onnx/tiny-shapes
+
+DIR is the folder of `train_tiny_shapes.py`; the averaged (EMA) weights are taken. Differences from optimum's graphs:
+the UNet's `timestep` is `[batch]`, so that images at different steps share a call, and every initialiser keeps torch's
+name and layout, so that `tiny_models.load_torch` rebuilds the torch models. The same checkpoint gives the same bytes.
+Before it ends the script compares every graph with torch and runs the batch checks that nightshift relies on.
+"""
+import argparse
+import contextlib
+import io
+import json
+import shutil
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir
+import onnxruntime
+import torch
+from onnx_ir.passes import common
+from onnxscript import optimizer
+from tokenizers import Tokenizer
+from transformers import CLIPTokenizer
+
+import tiny_models
+import train_tiny_shapes as training
+
+OPSET = 17
+LIMIT_BYTES = 20_000_000
+TOLERANCE = 1e-4  # of the largest absolute value of torch's output
+
+
+class TextEncoder(torch.nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids):
+        output = self.model(input_ids)
+        return output.last_hidden_state, output.pooler_output
+
+
+class Unet(torch.nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, sample, timestep, encoder_hidden_states):
+        return self.model(sample, timestep, encoder_hidden_states, return_dict=False)[0]
+
+
+class VaeEncoder(torch.nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, sample):
+        return self.model.encode(sample).latent_dist.parameters
+
+
+class VaeDecoder(torch.nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, latent_sample):
+        return self.model.decode(latent_sample, return_dict=False)[0]
+
+
+IMAGE = {0: "batch", 2: "height", 3: "width"}
+TEXT = {0: "batch", 1: "sequence"}
+
+
+def parts(models):
+    """Of each graph: its name, the module, its inputs and outputs with their dynamic dimensions."""
+    return (
+        ("text_encoder", TextEncoder(models.text_encoder), {"input_ids": TEXT},
+         {"last_hidden_state": TEXT, "pooler_output": {0: "batch"}}),
+        ("unet", Unet(models.unet), {"sample": IMAGE, "timestep": {0: "batch"}, "encoder_hidden_states": TEXT},
+         {"out_sample": IMAGE}),
+        ("vae_encoder", VaeEncoder(models.vae), {"sample": IMAGE},
+         {"latent_parameters": {0: "batch", 2: "latent_height", 3: "latent_width"}}),
+        ("vae_decoder", VaeDecoder(models.vae), {"latent_sample": IMAGE},
+         {"sample": {0: "batch", 2: "image_height", 3: "image_width"}}),
+    )
+
+
+def example(part, models, batch, height=64, width=64, length=training.MODEL_MAX_LENGTH, seed=0):
+    """Inputs for graph `part` at an image size of `height` x `width` pixels, as a dict of tensors."""
+    generator = torch.Generator().manual_seed(seed)
+    normal = lambda *shape: torch.randn(*shape, generator=generator)
+    latents = normal(batch, 4, height // 4, width // 4)
+    if part == "text_encoder":
+        vocab, eos = models.tokenizer.get_vocab_size(), models.text_encoder.config.eos_token_id
+        ids = torch.randint(2, vocab, (batch, length), generator=generator)
+        ids[:, 0] = models.text_encoder.config.bos_token_id
+        for row, end in enumerate(torch.randint(1, length, (batch,), generator=generator)):
+            ids[row, end:] = eos
+        return {"input_ids": ids}
+    if part == "unet":
+        timestep = torch.rand(batch, generator=generator) * 999
+        return {"sample": latents, "timestep": timestep, "encoder_hidden_states": normal(batch, length, 64)}
+    if part == "vae_encoder":
+        return {"sample": torch.tanh(normal(batch, 3, height, width))}
+    return {"latent_sample": latents}
+
+
+def to_onnx(module, inputs, input_axes, output_axes):
+    """The graph of `module`, traced with `inputs`, simplified, its initialisers named as torch names them."""
+    buffer = io.BytesIO()
+    # The tracing exporter: its graphs are half the size of the newer exporter's, which spells out its shape arithmetic
+    # and builds constants as large as the weights.
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module, tuple(inputs.values()), buffer, input_names=list(input_axes), output_names=list(output_axes),
+            dynamic_axes={**input_axes, **output_axes}, opset_version=OPSET, dynamo=False, do_constant_folding=False)
+    model = onnx.load_from_string(buffer.getvalue())
+    name_parameters(model.graph, module.model.state_dict())
+    return simplify(model, set(module.model.state_dict()))
+
+
+def name_parameters(graph, state_dict):
+    """Takes the wrapper's prefix off the initialisers, and gives equal parameters, which the exporter merges, back
+    their own initialisers."""
+    prefix = "model."
+    aliases = {n.output[0]: n.input[0] for n in graph.node if n.op_type == "Identity"}
+    values = {i.name: i for i in graph.initializer}
+    for node in [n for n in graph.node if n.op_type == "Identity" and root(n.input[0], aliases) in values]:
+        name = node.output[0]
+        assert name.startswith(prefix), f"an alias of a parameter has no parameter's name: {name}"
+        copy = onnx.TensorProto()
+        copy.CopyFrom(values[root(name, aliases)])
+        copy.name = name
+        graph.initializer.append(copy)
+        graph.node.remove(node)
+    rename = {i.name: i.name.removeprefix(prefix) for i in graph.initializer if i.name.startswith(prefix)}
+    for initializer in graph.initializer:
+        initializer.name = rename.get(initializer.name, initializer.name)
+    for node in graph.node:
+        for i, name in enumerate(node.input):
+            node.input[i] = rename.get(name, name)
+
+
+def root(name, aliases):
+    while name in aliases:
+        name = aliases[name]
+    return name
+
+
+def simplify(model, parameters):
+    """Shape inference and folding of constants, but of no operation on a parameter: those keep their name and layout,
+    and ONNX Runtime folds them when it loads the graph."""
+    model = onnx_ir.from_proto(onnx.shape_inference.infer_shapes(model, data_prop=True))
+    keep = lambda node: False if any(v is not None and v.name in parameters for v in node.inputs) else None
+    for _ in range(2):
+        optimizer.fold_constants(model, onnx_shape_inference=True, should_fold=keep)
+        for tidy in (common.IdentityEliminationPass(), common.CommonSubexpressionEliminationPass()):
+            tidy(model)
+        optimizer.remove_unused_nodes(model)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    common.ClearMetadataAndDocStringPass()(model)
+    proto = onnx_ir.to_proto(model)
+    del proto.graph.value_info[:]
+    onnx.checker.check_model(proto, full_check=True)
+    return proto
+
+
+def write_tokenizer(models, out):
+    """All the files by which a reader may look for a CLIP tokenizer, each enough by itself."""
+    bpe = json.loads(models.tokenizer.to_str())["model"]
+    tokenizer = tiny_models.clip_tokenizer(bpe["vocab"], bpe["merges"], training.MODEL_MAX_LENGTH)
+    tokenizer.save_pretrained(out)
+    vocab = dict(sorted(bpe["vocab"].items(), key=lambda item: item[1]))
+    (out / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False), encoding="utf-8")
+    merges = "".join(f"{a} {b}\n" for a, b in bpe["merges"])
+    (out / "merges.txt").write_text(f"#version: 0.2\n{merges}", encoding="utf-8")
+    special = {"bos_token": tokenizer.bos_token, "eos_token": tokenizer.eos_token, "unk_token": tokenizer.unk_token}
+    form = dict(lstrip=False, normalized=False, rstrip=False, single_word=False)
+    special = {name: {"content": token, **form} for name, token in special.items()}
+    write_json(out / "special_tokens_map.json", {**special, "pad_token": tokenizer.pad_token})
+
+
+def write_json(path, value):
+    path.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def write_folder(models, out):
+    """The whole export into the empty folder `out`, in the layout of optimum."""
+    full = tiny_models.with_clip_tokenizer(models)
+    tiny_models.pipeline(full).save_config(out)
+    full.scheduler.save_pretrained(out / "scheduler")
+    path = out / "scheduler/scheduler_config.json"
+    scheduler = json.loads(path.read_text())
+    # diffusers writes minus infinity, the default, as a bare word that is not JSON.
+    del scheduler["lambda_min_clipped"]
+    # For schedulers made from this configuration that read more than DPMSolverMultistepScheduler does: DDIM's defaults
+    # would clip latents to [-1, 1].
+    write_json(path, {**scheduler, "clip_sample": False, "set_alpha_to_one": True})
+    (out / "tokenizer").mkdir()
+    write_tokenizer(models, out / "tokenizer")
+    for part, module, inputs, outputs in parts(models):
+        (out / part).mkdir()
+        graph = to_onnx(module, example(part, models, batch=2, width=96), inputs, outputs)
+        (out / part / "model.onnx").write_bytes(graph.SerializeToString(deterministic=True))
+        config = module.model.config
+        if part == "text_encoder":
+            config.architectures, config.dtype = ["CLIPTextModel"], "float32"
+            config.save_pretrained(out / part)
+        else:
+            module.model.save_config(out / part)
+
+
+def session(path, threads=1):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def check_numerics(models, out):
+    """Every graph against torch, over batches, sizes and lengths; the largest difference relative to torch's range."""
+    cases = [(1, 64, 64, 32), (2, 64, 96, 32), (3, 96, 64, 7), (5, 128, 128, 32), (1, 40, 72, 2)]
+    for part, module, _, outputs in parts(models):
+        graph, worst, worst_absolute = session(out / part / "model.onnx"), 0.0, 0.0
+        for seed, (batch, height, width, length) in enumerate(cases):
+            inputs = example(part, models, batch, height, width, length, seed)
+            with torch.no_grad():
+                expected = module(**inputs)
+            got = graph.run(list(outputs), {name: value.numpy() for name, value in inputs.items()})
+            for a, b in zip(got, expected if isinstance(expected, tuple) else (expected,)):
+                absolute = np.abs(a - b.numpy()).max()
+                worst, worst_absolute = max(worst, absolute / b.abs().max().item()), max(worst_absolute, absolute)
+        nodes = len(onnx.load(out / part / "model.onnx").graph.node)
+        print(f"{part:13} {nodes:4} nodes, against torch: max difference {worst_absolute:.2e}, relative {worst:.2e}")
+        if worst > TOLERANCE:
+            sys.exit(f"{part} differs from torch by more than {TOLERANCE}")
+
+
+def check_batches(models, out):
+    """A batch of seven = one by one = shuffled = two threads, bit for bit, on CPU."""
+    for part, _, inputs, outputs in parts(models):
+        one, two = session(out / part / "model.onnx"), session(out / part / "model.onnx", threads=2)
+        for height, width in ((64, 64), (64, 96), (96, 64), (128, 128)):
+            batch = {name: value.numpy() for name, value in example(part, models, 7, height, width, seed=9).items()}
+            together, order = one.run(None, batch), np.random.default_rng(0).permutation(7)
+            rows = [one.run(None, {name: value[i:i + 1] for name, value in batch.items()}) for i in range(7)]
+            shuffled = two.run(None, {name: value[order] for name, value in batch.items()})
+            for i, output in enumerate(together):
+                same = (np.array_equal(output, np.concatenate([r[i] for r in rows])),
+                        np.array_equal(output, two.run(None, batch)[i]), np.array_equal(output[order], shuffled[i]))
+                if not all(same):
+                    sys.exit(f"{part} at {width}x{height} depends on the batch or the threads: singles, threads, order {same}")
+    print("batch of 7 = singles = shuffled = 2 threads, bit for bit, for every graph at 64x64, 96x64, 64x96 and 128x128")
+
+
+def check_parameters(models, out):
+    """The folder alone gives back the checkpoint's models, bit for bit."""
+    again = tiny_models.load_torch(out)
+    for part in ("text_encoder", "unet", "vae"):
+        expected, got = getattr(models, part).state_dict(), getattr(again, part).state_dict()
+        if expected.keys() != got.keys() or any(not torch.equal(expected[name], got[name]) for name in expected):
+            sys.exit(f"{part}: the parameters in the graph are not those of the checkpoint")
+    print("the parameters read back from the graphs are those of the checkpoint, bit for bit")
+
+
+def check_tokenizer(models, out):
+    """tokenizer.json, transformers and vocab.json + merges.txt alone give the ids that training used."""
+    clip = CLIPTokenizer.from_pretrained(out / "tokenizer")
+    plain = Tokenizer.from_file(str(out / "tokenizer/tokenizer.json"))
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"):
+            shutil.copy(out / "tokenizer" / name, folder)
+        slow = CLIPTokenizer.from_pretrained(folder)
+    rng = np.random.default_rng(5)
+    texts = ["", " ", "A  Small RED heart,on a\tYELLOW background!", "ein rotes Herz, Straße 12½ 🙂 été", "it's 3.14 & <3"]
+    texts += ["<|endoftext|> a star", "\u200b\ufeff\u0130", "e\u0301" * 3]
+    texts += [training.shapes_data.caption(training.shapes_data.sample_scene(rng), rng) for _ in range(500)]
+    texts += ["".join(chr(c) for c in rng.integers(32, 0x3000, size=9)) for _ in range(500)]
+    models.tokenizer.no_padding(), models.tokenizer.no_truncation()
+    for text in texts:
+        ids = models.tokenizer.encode(text).ids
+        for name, other in (("transformers", clip(text).input_ids), ("vocab.json + merges.txt", slow(text).input_ids),
+                            ("tokenizer.json", plain.encode(text).ids)):
+            if other != ids:
+                sys.exit(f"{name} gives other ids than training for {text!r}: {other} instead of {ids}")
+    print(f"tokenizer.json, transformers and vocab.json + merges.txt agree with training on {len(texts)} texts")
+
+
+def install(new, out):
+    """Puts the export `new` in place of `out`, keeping what a person wrote there (the model card)."""
+    out.mkdir(parents=True, exist_ok=True)
+    for entry in new.iterdir():
+        old = out / entry.name
+        shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
+        shutil.move(entry, old)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder of train_tiny_shapes.py")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    args = parser.parse_args()
+    models = tiny_models.load_checkpoint(args.work)
+    print(f"checkpoint of step {models.step}")
+    with tempfile.TemporaryDirectory() as folder:
+        new = Path(folder) / "export"
+        new.mkdir()
+        write_folder(models, new)
+        size = sum(f.stat().st_size for f in new.rglob("*") if f.is_file())
+        print(f"{size / 1e6:.1f} MB in all")
+        if size > LIMIT_BYTES:
+            sys.exit(f"more than {LIMIT_BYTES / 1e6:.0f} MB")
+        for check in (check_numerics, check_batches, check_parameters, check_tokenizer):
+            check(models, new)
+        install(new, args.out)
+
+
+if __name__ == "__main__":
+    main()
