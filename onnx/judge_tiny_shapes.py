@@ -145,7 +145,7 @@ def fit(shape, o):
 def name_shape(o):
     """The best fitting shape of object `o` and its overlap."""
     score, shape = max((fit(shape, o), shape) for shape in SHAPES)
-    return shape, score
+    return shape, float(score)
 
 
 # ---- picture against prompt
@@ -164,9 +164,9 @@ def judge(picture, scene):
     for want, got in zip(wanted, pairs):
         shape, score = name_shape(got) if got else (None, 0.0)
         objects.append(dict(
-            color=NAMES[got["color"]] if got else None, shape=shape, fit=round(float(score), 3),
+            color=NAMES[got["color"]] if got else None, shape=shape, fit=round(score, 3),
             color_right=bool(got) and NAMES[got["color"]] == want["color"],
-            shape_right=shape == want["shape"] and score >= MIN_FIT, wanted=want["shape"]))
+            shape_right=bool(shape == want["shape"] and score >= MIN_FIT), wanted=want["shape"]))
     return dict(
         background=background, background_right=background == scene["background"], objects=objects,
         count_right=len(found) == len(wanted), relation_right=relation_right(wanted, pairs, scene["relation"]))
@@ -187,7 +187,7 @@ def in_order(pair, relation):
     if None in pair:
         return False
     dx, dy = pair[1]["x"] - pair[0]["x"], pair[1]["y"] - pair[0]["y"]
-    return dx > abs(dy) if relation == "left of" else dy > abs(dx)
+    return bool(dx > abs(dy) if relation == "left of" else dy > abs(dx))
 
 
 def relation_right(wanted, pair, relation):
@@ -219,8 +219,10 @@ def through_binary(args, prompts, folder):
         writer = csv.writer(f, lineterminator="\n")
         writer.writerow(["prompt", "seed"])
         writer.writerows((prompt, i) for i, prompt in enumerate(prompts))
-    command = [args.binary, "run", manifest, "--model", args.model, "--out", folder / "out",
+    command = [args.binary.resolve(), "run", manifest, "--model", args.model, "--out", folder / "out",
                "--scheduler", "dpmpp_2m", "--steps", STEPS, "--guidance-scale", GUIDANCE, "--width", 64, "--height", 64]
+    if not args.binary.is_file():
+        sys.exit(f"{args.binary} is not there; build it with `make build`")
     done = subprocess.run([str(word) for word in command])
     if done.returncode != 0:
         sys.exit(f"nightshift ended with exit code {done.returncode}")

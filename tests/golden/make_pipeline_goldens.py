@@ -32,16 +32,18 @@ SCHEDULERS = {
     "dpmpp_2m": (diffusers.DPMSolverMultistepScheduler, {}),
     "dpmpp_2m_karras": (diffusers.DPMSolverMultistepScheduler, {"use_karras_sigmas": True}),
 }
+# DDIM without fresh noise is Euler's method written in other variables: equal pictures are right.
+EQUAL = {"ddim", "euler"}
 COLUMNS = ("id", "prompt", "negative_prompt", "seed", "width", "height", "num_inference_steps", "guidance_scale", "scheduler")
 ROWS = (
-    ("ddim-10", "a small red heart on a yellow background", "", 1, 64, 64, 10, 4.0, "ddim"),
-    ("ddim-wide", "a green star left of a white ring on a black background", "a gray background", 4294967296, 96, 64, 20, 7.5, "ddim"),
-    ("euler-20", "a blue square above an orange cross on a pink background", "", 7, 64, 64, 20, 4.0, "euler"),
-    ("euler-1", "a large purple circle on a green background", "", 12, 64, 64, 1, 1.0, "euler"),
-    ("euler-a-15", "a white triangle on a blue background", "", 42, 64, 64, 15, 4.0, "euler_a"),
-    ("dpmpp-20", "a large yellow star on a purple background", "", 123, 64, 64, 20, 4.0, "dpmpp_2m"),
-    ("dpmpp-wide-7", "a pink diamond left of a black heart on a gray background", "a small red circle", 2024, 96, 64, 7, 7.5, "dpmpp_2m"),
-    ("karras-12", "an orange ring on a black background", "", 99, 64, 64, 12, 1.0, "dpmpp_2m_karras"),
+    ("ddim", "a small red heart on a yellow background", "", 1, 64, 64, 10, 4.0, "ddim"),
+    ("ddim-wide", "a green star left of a white ring on a black background", "a gray background", 4294967296, 96, 64, 8, 7.5, "ddim"),
+    ("euler", "a blue square above an orange cross on a pink background", "", 7, 64, 64, 9, 4.0, "euler"),
+    ("euler-one-step", "a large purple circle on a green background", "", 12, 64, 64, 1, 1.0, "euler"),
+    ("euler-a", "a white triangle on a blue background", "", 42, 64, 64, 20, 4.0, "euler_a"),
+    ("dpmpp", "a large yellow star on a purple background", "", 123, 64, 64, 10, 4.0, "dpmpp_2m"),
+    ("dpmpp-wide", "a pink diamond left of a black heart on a gray background", "a small red circle", 2024, 96, 64, 7, 7.5, "dpmpp_2m"),
+    ("karras", "an orange ring on a black background", "", 99, 64, 64, 9, 1.0, "dpmpp_2m_karras"),
 )
 
 
@@ -60,9 +62,9 @@ def check_rows_differ(pipe, config, rows):
     what the others make of it by ten times the tolerance of the test, 1/255."""
     for row in (r for r in rows if r["num_inference_steps"] > 1):
         expected = np.asarray(make(pipe, config, row), int)
-        for other in (name for name in SCHEDULERS if name != row["scheduler"]):
+        for other in (name for name in SCHEDULERS if name != row["scheduler"] and {name, row["scheduler"]} != EQUAL):
             difference = np.abs(np.asarray(make(pipe, config, {**row, "scheduler": other}), int) - expected).max()
-            print(f"{row['id']:13} by {other}: {difference} of 255 off")
+            print(f"{row['id']:15} by {other}: {difference} of 255 off")
             if difference < 10:
                 sys.exit(f"row {row['id']} cannot tell {row['scheduler']} from {other}")
 
@@ -92,9 +94,9 @@ def main():
     for row in rows:
         image = make(pipe, config, row)
         image.save(args.out / f"{row['id']}.png")
-        print(f"{row['id']:13} {image.size} mean {np.asarray(image).mean():.3f}")
-    check_rows_differ(pipe, config, rows)
+        print(f"{row['id']:15} {image.size} mean {np.asarray(image).mean():.3f}")
     (args.out / "versions.json").write_text(json.dumps(versions(args.model), indent=2) + "\n")
+    check_rows_differ(pipe, config, rows)
 
 
 if __name__ == "__main__":
