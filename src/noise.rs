@@ -167,7 +167,7 @@ fn cephes_ln(x: f32) -> f32 {
     let mut exponent = ((x.to_bits() >> 23) as i32 - 0x7f) as f32 + 1.0;
     // The mantissa as a number of [0.5, 1).
     let mut x = f32::from_bits((x.to_bits() & 0x007f_ffff) | 0x3f00_0000);
-    if x < 0.707106781186547524 {
+    if x < std::f32::consts::FRAC_1_SQRT_2 {
         exponent -= 1.0;
         x = (x - 1.0) + x;
     } else {

@@ -41,12 +41,12 @@ pub struct SchedulerConfig {
 impl SchedulerConfig {
     /// Reads a `scheduler_config.json`.
     ///
-    /// Keys that start with `_` are ignored, and so are fields that only other classes of diffusers have. A class that
-    /// we do not have is no error here: the model can still be used with [`SchedulerConfig::select`].
+    /// Keys that start with `_` are ignored, and so are fields that only other classes of diffusers have. Neither a class
+    /// that we do not have nor a value that its algorithm does not honour is an error here, but in
+    /// [`SchedulerConfig::schedule`]: the model can still be used with [`SchedulerConfig::select`].
     ///
     /// # Errors
-    /// `scheduler_config` (model): the text is no JSON object; a field has a value that is not possible, or asks for
-    /// something that we do not do; a field is unknown.
+    /// `scheduler_config` (model): the text is no JSON object, or a field is unknown to all of diffusers' schedulers.
     pub fn from_json(text: &str) -> Result<Self> {
         let value = parse_python_json(text).map_err(|error| wrong(format!("not valid JSON: {error}")).source(error))?;
         let Value::Object(map) = value else { return Err(wrong("not a JSON object")) };
@@ -55,7 +55,6 @@ impl SchedulerConfig {
         let config = SchedulerConfig { algorithm: registry::find_class(&class_name), class_name, fields };
         if config.algorithm.is_some() {
             config.refuse_unknown_fields()?;
-            config.check()?;
         }
         Ok(config)
     }
@@ -76,10 +75,10 @@ impl SchedulerConfig {
             fields: self.fields.clone(),
         };
         for (key, json) in variant.overrides {
-            let value = serde_json::from_str(json).expect("overrides are written as JSON");
-            config.fields.0.insert((*key).to_string(), value);
+            config.fields.0.insert((*key).to_string(), said(json));
         }
-        config.check()?;
+        // A schedule of one step reads every field.
+        config.schedule(1, 0.0)?;
         Ok(config)
     }
 
@@ -87,10 +86,12 @@ impl SchedulerConfig {
     /// algorithms ignore it, as diffusers does.
     ///
     /// # Errors
-    /// `unknown_scheduler` (usage) when the config's class is not ours and none was selected; `num_inference_steps`
-    /// (usage) when the algorithm cannot make that many; `eta` (usage) outside [0, 1].
+    /// `unknown_scheduler` (usage) when the config's class is not ours and none was selected; `scheduler_config` (model)
+    /// when a field has an impossible value, or one that we do not honour; `num_inference_steps` (usage) when the
+    /// algorithm cannot make that many; `eta` (usage) outside [0, 1].
     pub fn schedule(&self, num_inference_steps: u32, eta: f64) -> Result<Schedule> {
         let algorithm = self.algorithm.ok_or_else(|| registry::unknown(&self.class_name))?;
+        self.refuse_dishonoured_fields(algorithm)?;
         (algorithm.build)(&self.fields, num_inference_steps, eta)
     }
 
@@ -120,7 +121,7 @@ impl SchedulerConfig {
     }
 
     fn says(&self, key: &str, json: &str) -> bool {
-        self.fields.0.get(key).is_some_and(|value| value.to_string() == json)
+        self.fields.0.get(key).is_some_and(|value| *value == said(json))
     }
 
     fn refuse_unknown_fields(&self) -> Result<()> {
@@ -132,18 +133,20 @@ impl SchedulerConfig {
         }
     }
 
-    /// Refuses values that the algorithm does not honour or cannot have, before anything is computed with them.
-    fn check(&self) -> Result<()> {
-        let Some(algorithm) = self.algorithm else { return Ok(()) };
+    fn refuse_dishonoured_fields(&self, algorithm: &Algorithm) -> Result<()> {
         for (key, neutral) in algorithm.neutral {
             if let Some(value) = self.fields.0.get(*key).filter(|value| !neutral.holds(value)) {
                 let hint = "nightshift does not have it for this scheduler; choose another with `--scheduler`";
                 return Err(bad(key, value, "").hint(hint));
             }
         }
-        // A schedule of one step reads every field.
-        (algorithm.build)(&self.fields, 1, 0.0).map(|_| ())
+        Ok(())
     }
+}
+
+/// Returns the value that an override writes as `json`.
+fn said(json: &str) -> Value {
+    serde_json::from_str(json).expect("overrides are written as JSON")
 }
 
 impl std::fmt::Debug for SchedulerConfig {
@@ -205,7 +208,10 @@ mod tests {
 
     #[test]
     fn errors_name_the_field() {
-        let message = |text: &str| SchedulerConfig::from_json(text).expect_err("refused").to_string();
+        let message = |text: &str| {
+            let schedule = SchedulerConfig::from_json(text).and_then(|config| config.schedule(1, 0.0));
+            schedule.expect_err("refused").to_string()
+        };
         let ddim = |field: &str| format!(r#"{{"_class_name": "DDIMScheduler", {field}}}"#);
         assert_eq!(message(&ddim(r#""beta_strat": 1"#)), "unknown field `beta_strat`");
         assert_eq!(message(&ddim(r#""prediction_type": "flow""#)), "`prediction_type` cannot be `flow`");
@@ -213,6 +219,8 @@ mod tests {
         assert_eq!(message(&ddim(r#""num_train_timesteps": 0"#)), "`num_train_timesteps` cannot be `0`");
         let dpm = r#"{"_class_name": "DPMSolverMultistepScheduler", "use_lu_lambdas": true}"#;
         assert_eq!(message(dpm), "`use_lu_lambdas` cannot be `true`");
+        let config = SchedulerConfig::from_json(dpm).expect("a config");
+        assert!(config.select("euler").is_ok(), "another algorithm does not have the field");
         assert!(message("[1]").contains("not a JSON object"));
         assert!(message("{").contains("not valid JSON"));
     }

@@ -165,7 +165,7 @@ impl Solution {
             return Err(bad("solver_order", &order.into(), "1, 2 or 3"));
         }
         if order == 3 && algorithm == AlgorithmType::Sde {
-            // The third order of the reference does not go to the second for small steps: a sign is wrong there.
+            // diffusers has it, but its weight of the second difference goes to -1 for small steps instead of to 0.
             return Err(
                 wrong("`solver_order` cannot be `3` with `algorithm_type` `sde-dpmsolver++`").hint("use 1 or 2")
             );
@@ -202,7 +202,7 @@ impl Solution {
         self.order.min(i + 1).min(at_end)
     }
 
-    /// Returns the weights of step `i`, from level `sigmas[i]` to `sigmas[i + 1]` (eq. 9 and 14, and appendix C).
+    /// Returns the weights of step `i`, from level `sigmas[i]` to `sigmas[i + 1]`.
     fn weights(&self, sigmas: &[f64], i: usize) -> Weights {
         let lambda = |i: usize| -sigmas[i].ln();
         let (alpha_t, sigma_t) = alpha_sigma(sigmas[i + 1]);
