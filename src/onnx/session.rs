@@ -120,13 +120,17 @@ fn builder(runtime: &Runtime, options: &SessionOptions, busy: bool) -> ort::Resu
         // Spinning threads would take the cores from decoding and from writing between two calls.
         .with_config_entry("session.force_spinning_stop", "1")?;
     if options.device != Device::Cpu {
-        builder = builder.with_execution_providers(providers(options.device))?.with_disable_cpu_fallback()?;
+        builder = builder.with_execution_providers(providers(options.device))?;
     }
     Ok(builder)
 }
 
 /// Returns the providers of a GPU, best first. None of them may fail silently, and the settings are those that give the
 /// same bits in every run: no TensorFloat-32, no choice of convolutions by stopwatch.
+///
+/// `session.disable_cpu_ep_fallback` stays off: ONNX Runtime itself puts the small integer arithmetic of shapes (Shape,
+/// Gather, Concat, which every export with free dims has) on the CPU, and that option refuses such graphs (onnxruntime
+/// pull request 16016: any node of the main graph counts).
 fn providers(device: Device) -> Vec<ExecutionProviderDispatch> {
     let cuda = |index: u32| {
         let index = i32::try_from(index).unwrap_or(i32::MAX);
@@ -150,8 +154,8 @@ fn providers(device: Device) -> Vec<ExecutionProviderDispatch> {
 
 /// Returns the error for a graph that cannot be loaded: the device's fault or the graph's.
 fn refused((part, graph): (&str, &GraphFile), device: Device, error: ort::Error, complaints: &[String]) -> Error {
-    let mut said = error.message().trim().to_string();
-    for complaint in complaints.iter().map(|complaint| complaint.trim()) {
+    let mut said = plain(error.message()).to_string();
+    for complaint in complaints.iter().map(|complaint| plain(complaint)) {
         if !said.contains(complaint) {
             said = format!("{said}; {complaint}");
         }
@@ -173,7 +177,7 @@ fn refused((part, graph): (&str, &GraphFile), device: Device, error: ort::Error,
 
 /// Returns the error for a call that failed: out of memory, a GPU that is gone, or a graph that does not work.
 fn run_failed(part: &str, path: &Path, on_gpu: bool, error: ort::Error) -> Error {
-    let said = error.message().trim();
+    let said = plain(error.message());
     let lower = said.to_lowercase();
     let any = |needles: &[&str]| needles.iter().any(|needle| lower.contains(needle));
     let (kind, code, hint) =
@@ -193,4 +197,29 @@ fn run_failed(part: &str, path: &Path, on_gpu: bool, error: ort::Error) -> Error
             )
         };
     Error::new(kind, code, format!("the {part} failed: {said}")).at(Location::file(path)).hint(hint)
+}
+
+/// Returns a message of ONNX Runtime without where in its source it was written (`…cc:2043 … [ONNXRuntimeError] : 1 : FAIL : `).
+fn plain(message: &str) -> &str {
+    let after = message.split_once("[ONNXRuntimeError] : ").and_then(|(_, rest)| rest.splitn(3, " : ").nth(2));
+    after.unwrap_or(message).trim()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_lose_the_place_in_onnx_runtimes_source() {
+        let message = "/src/provider_bridge_ort.cc:2043 Get() [ONNXRuntimeError] : 1 : FAIL : Failed to load a : b";
+        assert_eq!(plain(message), "Failed to load a : b");
+        assert_eq!(plain(" not enabled in this build. "), "not enabled in this build.");
+    }
+
+    #[test]
+    fn threads_are_a_matter_of_the_processor() {
+        assert_eq!(SessionOptions { device: Device::Cpu, threads: 3 }.thread_count(), 3);
+        assert!(SessionOptions::default().thread_count() >= 1);
+        assert_eq!(SessionOptions { device: Device::Cuda(0), threads: 8 }.thread_count(), 1);
+    }
 }
