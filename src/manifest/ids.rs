@@ -1,6 +1,7 @@
 //! Ids name files, so they are held to what every disk and bucket can store, and no two images may share one.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use super::numbers::Problem;
 use super::place::{Files, Place};
@@ -81,10 +82,13 @@ impl Ids {
     /// [`Ids::finish`].
     pub fn add(&mut self, id: &str, place: &Place, files: &Files) {
         let lower = id.to_ascii_lowercase();
-        let Some(seen) = self.seen.get(lower.as_str()) else {
-            let written = (lower != id).then(|| id.into());
-            self.seen.insert(lower.into(), Seen { row: place.row, line: place.line, written });
-            return;
+        let seen = match self.seen.entry(lower.as_str().into()) {
+            Entry::Occupied(seen) => seen.into_mut(),
+            Entry::Vacant(free) => {
+                let written = (lower != id).then(|| id.into());
+                free.insert(Seen { row: place.row, line: place.line, written });
+                return;
+            }
         };
         self.pairs += 1;
         if self.first.is_none() {

@@ -6,8 +6,8 @@
 //!
 //! The way of a file: `source` (bytes) → `content` (is it CSV at all?) → `encoding` (UTF-8) → `sniff` (which
 //! delimiter) → `records` (rows; `quotes` looks for the ones that swallowed others) → `header` (what the columns
-//! mean) → `row` (cells to a job). `table` leads it along. Another format joins where it has text (an archive:
-//! `source`), names and cells (JSON lines, Parquet: `header` and `row`).
+//! mean) → `rowcheck` (can the cells be trusted?) → `row` (cells to a job). `table` leads it along. Another format
+//! joins where it has text (an archive: `source`) or names and cells (JSON lines, Parquet: `header` and `row`).
 
 mod columns;
 mod content;
@@ -145,6 +145,9 @@ impl Manifest {
 /// # Errors
 /// Structure errors (kind `Manifest`) and wrong options (kind `Usage`); the errors of rows are in the result.
 pub fn read(paths: &[PathBuf], rules: &Rules) -> Result<Manifest> {
+    if paths.is_empty() {
+        return Err(Error::new(ErrorKind::Usage, "no_manifest", "no manifest is named").hint("name a CSV file, or `-`"));
+    }
     let mut reading = table::Reading::new(rules);
     for path in paths {
         reading.file(path)?;

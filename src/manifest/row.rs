@@ -112,17 +112,13 @@ impl<'r> RowReader<'r> {
         place: Place,
         notices: &mut Notices,
     ) -> Result<(), (&'static str, Problem)> {
-        if field == Field::Prompt {
-            job.prompt = prompt(cell, self.rules.options.allow_empty)?;
-            return Ok(());
-        }
-        if cell.is_empty() {
-            return Ok(());
-        }
         let rules = self.rules;
+        if cell.is_empty() && field != Field::Prompt {
+            return Ok(());
+        }
         let size = |text: &str| pixels(text, rules.size_multiple, rules.max_size);
         let filled = match field {
-            Field::Prompt => unreachable!("returned above"),
+            Field::Prompt => return prompt(cell, rules.options.allow_empty).map(|text| job.prompt = text),
             Field::Id => ids::check(cell).map(|()| job.id = Some(cell.to_string())),
             Field::NegativePrompt => {
                 job.negative_prompt = cell.to_string();
