@@ -37,7 +37,10 @@ impl Plan {
 /// Returns every image of `jobs` in manifest order.
 pub fn tasks(jobs: &[Arc<Job>], run_seed: u64) -> Vec<ImageTask> {
     let images = jobs.iter().flat_map(|job| (0..job.num_images_per_prompt).map(move |index| (job, index)));
-    images.enumerate().map(|(ordinal, (job, index))| ImageTask::new(job.clone(), index, ordinal as u64, run_seed)).collect()
+    images
+        .enumerate()
+        .map(|(ordinal, (job, index))| ImageTask::new(job.clone(), index, ordinal as u64, run_seed))
+        .collect()
 }
 
 /// Returns the plan for `tasks`: each once, in buckets of equal size. Within a bucket the longest come first, so that no

@@ -64,7 +64,10 @@ fn bytes_are_the_same_for_any_lanes_threads_order_and_limit() {
 #[test]
 fn a_bad_row_costs_itself_only_and_failed_csv_is_a_manifest() {
     let folder = tempdir().expect("a temporary folder");
-    let csv = manifest(&folder, "prompt,width,seed,num_inference_steps,note\na red heart,64,1,2,keep\na star,65,2,2,mend\n,64,3,2,\n");
+    let csv = manifest(
+        &folder,
+        "prompt,width,seed,num_inference_steps,note\na red heart,64,1,2,keep\na star,65,2,2,mend\n,64,3,2,\n",
+    );
     let out = folder.path().join("out");
     let stderr = run_to(3, &csv, &out, &[]);
     assert!(stderr.contains("row 1 (line 3), column `width`: `65` is not a multiple of"), "{stderr}");
@@ -72,7 +75,7 @@ fn a_bad_row_costs_itself_only_and_failed_csv_is_a_manifest() {
     assert_eq!(pictures(&out).into_keys().collect::<Vec<_>>(), ["000000000.png"]);
 
     let failed = fs::read_to_string(out.join(".nightshift/failed.csv")).expect("rows failed");
-    assert!(failed.starts_with("id,prompt,width,seed,num_inference_steps,note,error_code,error_message\n"), "{failed}");
+    assert!(failed.starts_with("error_code,error_message,id,prompt,width,seed,num_inference_steps,note\n"), "{failed}");
     let mended = manifest(&folder, &failed.replace(",65,", ",64,").lines().take(2).collect::<Vec<_>>().join("\n"));
     run_to(0, &mended, &out, &[]);
     assert_eq!(pictures(&out).into_keys().collect::<Vec<_>>(), ["000000000.png", "000000001.png"]);
@@ -127,7 +130,8 @@ fn a_live_runs_folder_is_locked() {
     let folder = tempdir().expect("a temporary folder");
     let (csv, out) = (manifest(&folder, FEW), folder.path().join("out"));
     run_to(0, &csv, &out, &[]);
-    let lock = fs::OpenOptions::new().read(true).write(true).open(out.join(".nightshift/lock")).expect("the lock is there");
+    let lock =
+        fs::OpenOptions::new().read(true).write(true).open(out.join(".nightshift/lock")).expect("the lock is there");
     lock.lock().expect("nobody holds it");
     run_to(11, &csv, &out, &[]);
 }
@@ -138,7 +142,8 @@ fn a_missing_library_or_model_says_how_to_get_it() {
     let (csv, out) = (manifest(&folder, FEW), folder.path().join("out"));
     let stderr = run_to(10, &csv, &out, &["--ort-lib", "/nowhere/libonnxruntime.so"]);
     assert!(stderr.contains("/nowhere/libonnxruntime.so") && stderr.contains("make setup"), "{stderr}");
-    let output = nightshift().args(["check", csv.to_str().expect("UTF-8"), "--model", "/nowhere"]).output().expect("starts");
+    let output =
+        nightshift().args(["check", csv.to_str().expect("UTF-8"), "--model", "/nowhere"]).output().expect("starts");
     assert_eq!(output.status.code(), Some(10));
     assert!(String::from_utf8_lossy(&output.stderr).contains("/nowhere"));
 }
@@ -199,6 +204,9 @@ fn commands_that_look_print_json() {
     let inspect = json(&["inspect", model.to_str().expect("UTF-8"), "--json"]);
     assert!(inspect.to_string().contains("encoder_hidden_states"));
     let check = json(&["check", "jobs/demo.csv", "--model", model.to_str().expect("UTF-8"), "--json"]);
-    assert_eq!((check["rows"].as_u64(), check["images"].as_u64(), check["bad_rows"].as_u64()), (Some(24), Some(26), Some(0)));
+    assert_eq!(
+        (check["rows"].as_u64(), check["images"].as_u64(), check["bad_rows"].as_u64()),
+        (Some(24), Some(26), Some(0))
+    );
     assert!(json(&["doctor", "--json"]).is_object());
 }

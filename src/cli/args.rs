@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::error::Result;
+use crate::manifest::{self, MAX_FIELD};
 use crate::noise::NoiseKind;
 use crate::onnx::Device;
 use crate::run::logging::LogFormat;
@@ -127,6 +128,30 @@ pub struct ReadingArgs {
     /// Column that holds the id  [default: id, custom_id or key]
     #[arg(long, value_name = "NAME")]
     pub id_col: Option<String>,
+    /// Encoding of the files, such as windows-1252  [default: UTF-8, or UTF-16 with a byte order mark]
+    #[arg(long, value_name = "NAME")]
+    pub encoding: Option<String>,
+    /// Character between cells; `\t` is a tab  [default: found in the header]
+    #[arg(long, value_name = "CHAR", value_parser = one_byte)]
+    pub delimiter: Option<u8>,
+    /// Character before a quote that belongs to the value, besides doubled quotes
+    #[arg(long, value_name = "CHAR", value_parser = one_byte)]
+    pub escape: Option<u8>,
+    /// Bytes that a cell may have
+    #[arg(long, value_name = "BYTES", default_value_t = MAX_FIELD)]
+    pub max_field: usize,
+    /// Accept rows with an empty prompt
+    #[arg(long)]
+    pub allow_empty: bool,
+}
+
+/// Reads one ASCII character, or `\t`.
+fn one_byte(text: &str) -> Result<u8, String> {
+    match text.as_bytes() {
+        b"\\t" => Ok(b'\t'),
+        [byte] if byte.is_ascii() => Ok(*byte),
+        _ => Err("expected one ASCII character, or `\\t`".to_string()),
+    }
 }
 
 /// Flags of `run`.
@@ -261,12 +286,25 @@ impl JobArgs {
                 negative_prompt: self.defaults.negative_prompt,
                 num_images_per_prompt: self.defaults.num_images_per_prompt,
             },
-            prompt_col: self.reading.prompt_col,
-            id_col: self.reading.id_col,
+            reading: self.reading.into_options(),
             noise: self.noise,
             limit: self.limit,
             strict: self.strict,
         })
+    }
+}
+
+impl ReadingArgs {
+    fn into_options(self) -> manifest::Options {
+        manifest::Options {
+            prompt_col: self.prompt_col,
+            id_col: self.id_col,
+            encoding: self.encoding,
+            delimiter: self.delimiter,
+            escape: self.escape,
+            max_field: self.max_field,
+            allow_empty: self.allow_empty,
+        }
     }
 }
 

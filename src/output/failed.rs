@@ -7,7 +7,8 @@ use std::path::Path;
 use super::durable::{Durable, WholeFile};
 use crate::error::{Error, ErrorKind, Result};
 
-/// The columns that are added after the manifest's own.
+/// The columns that are added before the manifest's own: a row that failed for having too many cells keeps them all, at
+/// its end, and fails again until someone mends it.
 pub const ERROR_COLUMNS: [&str; 2] = ["error_code", "error_message"];
 
 /// The names under which a manifest may give a row's id.
@@ -29,8 +30,7 @@ pub struct FailedRow {
 /// Writes the rows that failed to `path`, in the given order and each key once, or removes the file where none did.
 ///
 /// `columns` are the manifest's own. Where none of them is an id, a column `id` with the row's key is put first: without
-/// it the rows would get new numbers, and with them new names and seeds. Columns called as [`ERROR_COLUMNS`] (a
-/// `failed.csv` was run again) are replaced.
+/// it the rows would get new numbers, and with them new names and seeds.
 ///
 /// # Errors
 /// Kind `Storage`.
@@ -45,17 +45,15 @@ pub fn write(durable: &Durable, path: &Path, columns: &[String], rows: &[FailedR
 }
 
 fn encode(columns: &[String], rows: &[FailedRow]) -> Result<Vec<u8>, csv::Error> {
-    let kept: Vec<usize> = (0..columns.len()).filter(|&i| !is_one_of(&columns[i], &ERROR_COLUMNS)).collect();
     let has_id = columns.iter().any(|column| is_one_of(column, &ID_COLUMNS));
-    let mut writer = csv::Writer::from_writer(Vec::new());
+    let mut writer = csv::WriterBuilder::new().flexible(true).from_writer(Vec::new());
     let id = (!has_id).then_some("id");
-    let header = id.into_iter().chain(kept.iter().map(|&i| columns[i].as_str())).chain(ERROR_COLUMNS);
-    writer.write_record(header)?;
+    writer.write_record(ERROR_COLUMNS.into_iter().chain(id).chain(columns.iter().map(String::as_str)))?;
     let mut seen = HashSet::new();
     for row in rows.iter().filter(|row| seen.insert(row.key.as_str())) {
         let id = (!has_id).then_some(row.key.as_str());
-        let cells = kept.iter().map(|&i| row.cells.get(i).map_or("", String::as_str));
-        writer.write_record(id.into_iter().chain(cells).chain([row.code.as_str(), row.message.as_str()]))?;
+        let cells = row.cells.iter().map(String::as_str);
+        writer.write_record([row.code.as_str(), row.message.as_str()].into_iter().chain(id).chain(cells))?;
     }
     writer.into_inner().map_err(|error| csv::Error::from(error.into_error()))
 }
@@ -82,16 +80,15 @@ mod tests {
     #[test]
     fn rows_keep_their_cells_and_get_their_key_as_id() {
         let rows = [row("000000007", &["a, \"b\"\nc", "5"]), row("000000007", &["again", "5"])];
-        let expected = "id,prompt,seed,error_code,error_message\n\
-                        000000007,\"a, \"\"b\"\"\nc\",5,nan,\"bad, \"\"very\"\" bad\"\n";
+        let expected = "error_code,error_message,id,prompt,seed\n\
+                        nan,\"bad, \"\"very\"\" bad\",000000007,\"a, \"\"b\"\"\nc\",5\n";
         assert_eq!(text(&["prompt", "seed"], &rows), expected);
     }
 
     #[test]
-    fn an_id_column_stays_and_old_errors_are_replaced() {
-        let rows = [row("cat", &["cat", "x", "old", "old message"])];
-        let text = text(&[" ID ", "prompt", "error_code", "error_message"], &rows);
-        assert_eq!(text, " ID ,prompt,error_code,error_message\ncat,x,nan,\"bad, \"\"very\"\" bad\"\n");
+    fn an_id_column_stays_and_surplus_cells_are_kept() {
+        let text = text(&["id", "prompt"], &[row("cat", &["cat", "a cat", " on a mat"])]);
+        assert_eq!(text, "error_code,error_message,id,prompt\nnan,\"bad, \"\"very\"\" bad\",cat,a cat, on a mat\n");
     }
 
     #[test]

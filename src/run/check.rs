@@ -97,6 +97,10 @@ impl fmt::Display for CheckReport {
         writeln!(f, "schedulers        {}", list(&self.schedulers))?;
         writeln!(f, "steps             {} to {}", self.num_inference_steps.0, self.num_inference_steps.1)?;
         writeln!(f, "distinct texts    {}, {} too long for the text encoder", self.distinct_texts, self.truncated)?;
-        write!(f, "lane evaluations  {} (UNet evaluations; an image with guidance takes two a step)", self.lane_evaluations)
+        write!(
+            f,
+            "lane evaluations  {} (UNet evaluations; an image with guidance takes two a step)",
+            self.lane_evaluations
+        )
     }
 }

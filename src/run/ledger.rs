@@ -156,7 +156,8 @@ impl<'a> Ledger<'a> {
     /// with `all`, every folder.
     pub fn mark_stale(&mut self, all: bool) {
         for (name, folder) in &mut self.folders {
-            let pictures = folder.members.iter().filter(|&&member| self.entries[member].written.is_some()).count() as u64;
+            let pictures =
+                folder.members.iter().filter(|&&member| self.entries[member].written.is_some()).count() as u64;
             let path = self.folder.path().join(name).join(metadata::FILE_NAME);
             folder.stale |= pictures > 0 && (all || metadata::count(&path) != Some(pictures));
         }

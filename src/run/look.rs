@@ -114,6 +114,8 @@ fn state_text(last: &Status) -> &'static str {
         status::RunState::Stopped => "stopped early; the same command again goes on",
         status::RunState::Failed => "ended by an error; the same command again goes on",
         // Nobody holds the lock, so whoever wrote this is gone.
-        status::RunState::Starting | status::RunState::InProgress => "killed while running; the same command again goes on",
+        status::RunState::Starting | status::RunState::InProgress => {
+            "killed while running; the same command again goes on"
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::manifest;
 use crate::noise::NoiseKind;
 use crate::onnx::Device;
 
@@ -38,10 +39,8 @@ pub struct JobOptions {
     pub model: PathBuf,
     /// Values for empty cells.
     pub defaults: DefaultFlags,
-    /// Column that holds the prompt, if it has an unusual name.
-    pub prompt_col: Option<String>,
-    /// Column that holds the id, if it has an unusual name.
-    pub id_col: Option<String>,
+    /// How the manifests are written.
+    pub reading: manifest::Options,
     /// Noise generator.
     pub noise: NoiseKind,
     /// Make at most so many of the missing images.

@@ -46,11 +46,7 @@ pub fn prepare(options: &JobOptions) -> Result<Prepared> {
         max_size: MAX_SIZE,
         max_steps: scheduler_config.num_train_timesteps(),
         resolve_scheduler: &resolve,
-        options: manifest::Options {
-            prompt_col: options.prompt_col.clone(),
-            id_col: options.id_col.clone(),
-            ..manifest::Options::default()
-        },
+        options: options.reading.clone(),
     };
     let mut manifest = manifest::read(&options.manifests, &rules)?;
     if options.strict {
@@ -88,7 +84,8 @@ fn defaults(options: &JobOptions, spec: &ModelSpec, config: &SchedulerConfig) ->
 fn check_flags(defaults: &Defaults, size_multiple: u32, max_steps: u32) -> Result<()> {
     for (flag, value) in [("--width", defaults.width), ("--height", defaults.height)] {
         if value == 0 || value % size_multiple != 0 || value > MAX_SIZE {
-            let message = format!("{flag}: `{value}` is not a multiple of {size_multiple} from {size_multiple} to {MAX_SIZE}");
+            let message =
+                format!("{flag}: `{value}` is not a multiple of {size_multiple} from {size_multiple} to {MAX_SIZE}");
             return Err(usage("bad_size", message));
         }
     }
@@ -124,16 +121,18 @@ pub struct Truncation {
 impl Prepared {
     /// Returns the rows among `jobs` whose prompt or negative prompt is cut by the model's token limit, in order.
     pub fn truncations(&self, jobs: &[&Arc<Job>]) -> Vec<Truncation> {
-        jobs.par_iter().flat_map_iter(|job| {
-            let texts = [job.prompt.as_str(), job.negative_prompt.as_str()];
-            texts.into_iter().filter_map(|text| {
-                // Most texts have fewer bytes than the limit has tokens: no need to look closer.
-                if text.len() + 2 <= self.spec.model_max_length {
-                    return None;
-                }
-                let tokens = self.tokenizer.encode(text).ok()?;
-                Some(Truncation { key: job.key(), count: tokens.count, cut: tokens.truncated? })
+        jobs.par_iter()
+            .flat_map_iter(|job| {
+                let texts = [job.prompt.as_str(), job.negative_prompt.as_str()];
+                texts.into_iter().filter_map(|text| {
+                    // Most texts have fewer bytes than the limit has tokens: no need to look closer.
+                    if text.len() + 2 <= self.spec.model_max_length {
+                        return None;
+                    }
+                    let tokens = self.tokenizer.encode(text).ok()?;
+                    Some(Truncation { key: job.key(), count: tokens.count, cut: tokens.truncated? })
+                })
             })
-        }).collect()
+            .collect()
     }
 }

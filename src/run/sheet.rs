@@ -39,7 +39,8 @@ pub fn write(options: &RunOptions, ledger: &Ledger<'_>, changed: bool) -> Result
 
 fn thumbnail(options: &RunOptions, task: &ImageTask, file_name: &str) -> Result<SheetItem> {
     let path = options.out.join(file_name);
-    let image = image::open(&path).map_err(|error| Error::storage("read", &path, std::io::Error::other(error)))?.to_rgb8();
+    let image =
+        image::open(&path).map_err(|error| Error::storage("read", &path, std::io::Error::other(error)))?.to_rgb8();
     let job = &*task.job;
     let settings = format!(
         "{} · {} steps · guidance {} · seed {}",

@@ -29,7 +29,8 @@ impl Stop {
         let asked = Arc::new(AtomicUsize::new(0));
         let interrupted = Arc::new(AtomicBool::new(false));
         install(&asked, &interrupted).map_err(|error| {
-            Error::new(ErrorKind::Unexpected, "signals", format!("cannot install signal handlers: {error}")).source(error)
+            Error::new(ErrorKind::Unexpected, "signals", format!("cannot install signal handlers: {error}"))
+                .source(error)
         })?;
         let broken = Arc::new(AtomicBool::new(false));
         let drained_since = std::sync::OnceLock::new();

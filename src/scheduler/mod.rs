@@ -17,8 +17,8 @@ mod fields;
 mod prediction;
 mod registry;
 mod schedule;
-mod table;
 mod sigmas;
+mod table;
 mod timesteps;
 
 mod ddim;
