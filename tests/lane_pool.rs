@@ -1,0 +1,164 @@
+//! The lane pool over doubles of the network: what it promises whatever the number of lanes.
+
+use std::sync::Arc;
+
+use ndarray::{Array2, Array3, Array4, ArrayView3, ArrayView4, Axis, Zip};
+use nightshift::engine::{Departure, LanePool, Member, TimestepInput, Unet};
+use nightshift::error::{Error, ErrorKind, Result};
+use nightshift::job::{ImageTask, Job};
+use nightshift::noise::NoiseKind;
+use nightshift::scheduler::SchedulerConfig;
+use proptest::prelude::*;
+
+const SIZE: (usize, usize, usize) = (2, 3, 3);
+
+/// Answers each lane from that lane alone, and remembers its calls.
+struct RowWise {
+    timestep_input: TimestepInput,
+    calls: Vec<Vec<f64>>,
+    /// A call with a lane whose embedding starts with this fails.
+    poison: f32,
+}
+
+impl RowWise {
+    fn new(timestep_input: TimestepInput) -> Self {
+        RowWise { timestep_input, calls: Vec::new(), poison: f32::NAN }
+    }
+}
+
+impl Unet for RowWise {
+    fn timestep_input(&self) -> TimestepInput {
+        self.timestep_input
+    }
+
+    fn predict(
+        &mut self,
+        sample: ArrayView4<'_, f32>,
+        timesteps: &[f64],
+        states: ArrayView3<'_, f32>,
+    ) -> Result<Array4<f32>> {
+        self.calls.push(timesteps.to_vec());
+        if states.axis_iter(Axis(0)).any(|state| state[[0, 0]] == self.poison) {
+            return Err(Error::new(ErrorKind::Unexpected, "poison", "a poisoned lane"));
+        }
+        let mut output = sample.to_owned();
+        Zip::from(output.outer_iter_mut()).and(states.outer_iter()).and(timesteps).for_each(
+            |mut lane, state, &timestep| {
+                lane.mapv_inplace(|value| (0.3 * value + state[[0, 0]] + timestep as f32 / 1000.0).tanh());
+            },
+        );
+        Ok(output)
+    }
+}
+
+fn member(ordinal: u64, steps: u32, guided: bool, scheduler: &str) -> Member {
+    let job = Job {
+        row: ordinal,
+        line: ordinal + 2,
+        id: None,
+        prompt: String::new(),
+        negative_prompt: String::new(),
+        seed: Some(ordinal),
+        scheduler: scheduler.to_string(),
+        num_inference_steps: steps,
+        guidance_scale: if guided { 4.0 } else { 1.0 },
+        guidance_rescale: 0.0,
+        eta: 0.0,
+        width: 24,
+        height: 24,
+        num_images_per_prompt: 1,
+        extra: Vec::new(),
+    };
+    let task = ImageTask::new(Arc::new(job), 0, ordinal, 0);
+    let config = SchedulerConfig::from_json("{}").expect("an empty config").select(scheduler).expect("a known name");
+    let schedule = Arc::new(config.schedule(steps, 0.0).expect("a schedule"));
+    let mut noise = NoiseKind::TorchCpu.source(task.seed);
+    let latents = noise.draw(SIZE);
+    let embeds = |value: f32| Arc::new(Array2::from_elem((1, 1), value));
+    let negative = guided.then(|| embeds(-0.5));
+    Member::new(task, schedule.start(latents), noise, embeds(ordinal as f32 / 10.0), negative)
+}
+
+type Row = (u32, bool, usize);
+
+const SCHEDULERS: [&str; 4] = ["ddim", "euler", "euler_a", "dpmpp_2m"];
+
+/// Runs `rows` through a pool; returns each image's latents by ordinal, and the lanes used in each call.
+fn run(rows: &[Row], lanes: usize, unet: &mut RowWise) -> (Vec<Option<Array3<f32>>>, Vec<usize>) {
+    let mut pool = LanePool::new(lanes, unet.timestep_input());
+    let (mut waiting, mut used) = ((0..rows.len()).collect::<std::collections::VecDeque<_>>(), Vec::new());
+    let mut results = vec![None; rows.len()];
+    loop {
+        while pool.has_room() {
+            let Some(next) = waiting.pop_front() else { break };
+            let (steps, guided, scheduler) = rows[next];
+            pool.admit(member(next as u64, steps, guided, SCHEDULERS[scheduler]));
+        }
+        if pool.is_empty() {
+            return (results, used);
+        }
+        let (departures, lanes_used) = pool.step(unet);
+        used.push(lanes_used);
+        for departure in departures {
+            if let Departure::Denoised(task, latents) = departure {
+                results[task.ordinal as usize] = Some(latents);
+            }
+        }
+    }
+}
+
+fn rows() -> impl Strategy<Value = Vec<Row>> {
+    prop::collection::vec((1u32..8, any::<bool>(), 0usize..4), 1..12)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn an_image_is_the_same_for_any_number_of_lanes(rows in rows(), lanes in 2usize..9) {
+        let alone = run(&rows, 1, &mut RowWise::new(TimestepInput::PerLane)).0;
+        prop_assert!(alone.iter().all(Option::is_some));
+        prop_assert_eq!(&run(&rows, lanes, &mut RowWise::new(TimestepInput::PerLane)).0, &alone);
+        prop_assert_eq!(&run(&rows, lanes, &mut RowWise::new(TimestepInput::Shared)).0, &alone);
+    }
+
+    #[test]
+    fn every_call_is_full_until_nothing_is_left_to_admit(rows in rows(), lanes in 1usize..9) {
+        let mut unet = RowWise::new(TimestepInput::PerLane);
+        let used = run(&rows, lanes, &mut unet).1;
+        let work: usize = rows.iter().map(|(steps, guided, _)| *steps as usize * if *guided { 2 } else { 1 }).sum();
+        prop_assert_eq!(used.iter().sum::<usize>(), work, "each lane once, none for nothing");
+        // Once a call is not full nothing was waiting, so from then on the pool only empties.
+        prop_assert!(used.iter().skip_while(|&&used| used == lanes).all(|&used| used <= lanes));
+        let longest = rows.iter().map(|(steps, _, _)| *steps as usize).max().unwrap_or(0);
+        prop_assert!(used.len() <= work.div_ceil(lanes) + 2 * longest);
+    }
+
+    #[test]
+    fn a_shared_timestep_is_the_same_in_the_whole_call(rows in rows(), lanes in 1usize..9) {
+        let mut unet = RowWise::new(TimestepInput::Shared);
+        run(&rows, lanes, &mut unet);
+        for call in unet.calls {
+            prop_assert!(call.iter().all(|timestep| *timestep == call[0]), "{call:?}");
+        }
+    }
+}
+
+#[test]
+fn a_failing_image_costs_its_neighbours_nothing() {
+    let rows: Vec<Row> = (0..6).map(|row| (3 + row % 3, row % 2 == 0, row as usize % 4)).collect();
+    let healthy = run(&rows, 4, &mut RowWise::new(TimestepInput::PerLane)).0;
+    let mut unet = RowWise { poison: 0.3, ..RowWise::new(TimestepInput::PerLane) };
+    let hurt = run(&rows, 4, &mut unet).0;
+    for (ordinal, (hurt, healthy)) in hurt.iter().zip(&healthy).enumerate() {
+        let expected = (ordinal != 3).then_some(()).and(healthy.as_ref());
+        assert_eq!(hurt.as_ref(), expected, "image {ordinal}");
+    }
+}
+
+#[test]
+fn images_at_different_steps_share_a_call() {
+    let mut unet = RowWise::new(TimestepInput::PerLane);
+    run(&[(7, false, 0), (3, true, 1), (5, false, 3)], 4, &mut unet);
+    assert!(unet.calls[1].iter().any(|timestep| *timestep != unet.calls[1][0]), "{:?}", unet.calls[1]);
+}
