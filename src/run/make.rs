@@ -61,7 +61,8 @@ pub fn make(
     let mut networks = load(prepared, options)?;
     let load = loading.elapsed().as_secs_f64();
     let plan = plan(missing);
-    let tally = Tally { planned: plan.images() as u64, ..Tally::default() };
+    let (planned, planned_evaluations) = (plan.images() as u64, plan.lane_evaluations());
+    let tally = Tally { planned, planned_evaluations, ..Tally::default() };
     let (generating, there) = (Instant::now(), ledger.written());
     let total = ledger.images();
     let over = AtomicBool::new(false);

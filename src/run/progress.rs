@@ -12,6 +12,8 @@ use crate::engine::Counters;
 pub struct Tally {
     /// Images to make in this run.
     pub planned: u64,
+    /// Lane evaluations that they take together: images differ in length, so time is told from these.
+    pub planned_evaluations: u64,
     /// Images on disk and in the journal.
     pub done: AtomicU64,
     /// Images that could not be made.
@@ -72,12 +74,14 @@ fn message(tally: &Tally, started: Instant) -> String {
     format!("{:.1}/s  lanes {busy:.0}%  {}{failures}", rate(tally, started), left(tally, started))
 }
 
+/// Tells the time left from the lane evaluations done, since the longest images come first.
 fn left(tally: &Tally, started: Instant) -> String {
-    let (settled, rate) = (tally.settled(), rate(tally, started));
-    if settled == 0 || settled >= tally.planned {
+    let done = tally.engine.lanes_used.load(Ordering::Relaxed);
+    if done == 0 {
         return "ETA -".to_string();
     }
-    let seconds = (tally.planned - settled) as f64 / rate;
+    let rate = done as f64 / started.elapsed().as_secs_f64().max(1e-9);
+    let seconds = tally.planned_evaluations.saturating_sub(done) as f64 / rate;
     format!("ETA {}", humantime::format_duration(Duration::from_secs(seconds.ceil() as u64)))
 }
 
