@@ -32,7 +32,7 @@ def load_checkpoint(work):
     for parameter, value in zip(parameters, state["ema"]):
         parameter.data.copy_(value)
     vae = training.new_vae()
-    vae.load_state_dict(torch.load(work / "vae.pt", map_location="cpu"))
+    vae.load_state_dict(torch.load(work / "vae_refined.pt", map_location="cpu"))
     vae.register_to_config(scaling_factor=config["scaling_factor"])
     return SimpleNamespace(
         tokenizer=tokenizer, text_encoder=text_encoder.eval(), unet=unet.eval(), vae=vae.eval(), step=state["step"])

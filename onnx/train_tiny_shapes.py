@@ -19,6 +19,7 @@ import argparse
 import json
 import math
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -229,7 +230,8 @@ def train_unet(rank, args):
         for p, value in zip(parameters, state["parameters"]):
             p.data.copy_(value)
         ema, step = state["ema"], state["step"]
-        optimizer.load_state_dict(state["optimizer"])
+        if state["optimizer"]:
+            optimizer.load_state_dict(state["optimizer"])
         say(f"resumed at step {step}", flush=True)
     alphas_cumprod = torch.cumprod(1 - torch.linspace(BETA_START, BETA_END, NUM_TRAIN_TIMESTEPS), 0)
 
@@ -273,9 +275,22 @@ def train_unet(rank, args):
                             parameters=[p.detach().clone() for p in parameters], width=args.width))
 
 
+def start_from(folder, work):
+    """Puts tokenizer, VAE and weights of an exported model into `work`, as if they had been trained there."""
+    import tiny_models  # it imports this module
+
+    models = tiny_models.load_torch(folder)
+    shutil.copy(folder / "tokenizer/tokenizer.json", work / "tokenizer.json")
+    for name in ("vae.pt", "vae_refined.pt"):
+        save(work / name, models.vae.state_dict())
+    parameters = [p.detach().clone() for p in (*models.unet.parameters(), *models.text_encoder.parameters())]
+    save(work / "unet.pt", dict(step=0, ema=parameters, optimizer=None, parameters=parameters))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints")
+    parser.add_argument("--init", type=Path, help="exported model to go on from, where --work is still empty")
     parser.add_argument("--pictures", type=int, default=32000)
     parser.add_argument("--vae-steps", type=int, default=1500)
     parser.add_argument("--decoder-steps", type=int, default=1000, help="steps of the decoder alone, after the VAE's")
@@ -290,6 +305,8 @@ def main():
     parser.add_argument("--stop-after", choices=("decoder", "unet"), default="unet")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
+    if args.init and not (args.work / "vae.pt").exists():
+        start_from(args.init, args.work)
     torch.set_num_threads(args.threads)
     tokenizer = tiny_tokenizer.load_or_train(args.work / "tokenizer.json", MODEL_MAX_LENGTH)
     buckets = make_scenes(args.pictures, seed=0)
