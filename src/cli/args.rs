@@ -163,7 +163,7 @@ pub struct RunArgs {
     /// Output folder; made if it is not there
     #[arg(long, value_name = "DIR", env = "NIGHTSHIFT_OUT")]
     pub out: PathBuf,
-    /// Device: cpu, cuda[:N] or tensorrt[:N]; never falls back to another
+    /// Device: cpu, cuda, cuda:N, tensorrt or tensorrt:N; never falls back to another
     #[arg(long, default_value = "cpu", value_name = "DEVICE", env = "NIGHTSHIFT_DEVICE")]
     pub device: Device,
     /// Entries of the UNet's batch axis: a number, or `auto`
