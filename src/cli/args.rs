@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::error::Result;
 use crate::manifest::{self, MAX_FIELD};
 use crate::noise::NoiseKind;
 use crate::onnx::Device;
@@ -269,11 +268,8 @@ pub struct CompletionsArgs {
 
 impl JobArgs {
     /// Returns the options as `run` and `check` take them.
-    ///
-    /// # Errors
-    /// Never at present; flags that exclude each other will.
-    pub fn into_options(self) -> Result<JobOptions> {
-        Ok(JobOptions {
+    pub fn into_options(self) -> JobOptions {
+        JobOptions {
             manifests: self.manifests,
             model: self.model,
             defaults: DefaultFlags {
@@ -290,7 +286,7 @@ impl JobArgs {
             noise: self.noise,
             limit: self.limit,
             strict: self.strict,
-        })
+        }
     }
 }
 
@@ -310,12 +306,9 @@ impl ReadingArgs {
 
 impl RunArgs {
     /// Returns the options as `run` takes them.
-    ///
-    /// # Errors
-    /// Never at present; flags that exclude each other will.
-    pub fn into_options(self) -> Result<RunOptions> {
-        Ok(RunOptions {
-            job: self.job.into_options()?,
+    pub fn into_options(self) -> RunOptions {
+        RunOptions {
+            job: self.job.into_options(),
             out: self.out,
             device: self.device,
             lanes: self.lanes,
@@ -325,16 +318,13 @@ impl RunArgs {
             drain_timeout: self.drain_timeout,
             ort_lib: self.ort_lib,
             contact_sheet: self.contact_sheet,
-        })
+        }
     }
 }
 
 impl ScheduleArgs {
     /// Returns the options as `schedule` takes them.
-    ///
-    /// # Errors
-    /// Never at present.
-    pub fn into_options(self) -> Result<ScheduleOptions> {
-        Ok(ScheduleOptions { scheduler: self.scheduler, steps: self.steps, model: self.model, config: self.config })
+    pub fn into_options(self) -> ScheduleOptions {
+        ScheduleOptions { scheduler: self.scheduler, steps: self.steps, model: self.model, config: self.config }
     }
 }

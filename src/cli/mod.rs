@@ -31,13 +31,13 @@ fn dispatch(command: Command) -> Result<u8> {
         Command::Run(args) => {
             let bars = run::logging::init(args.log_format);
             let json = args.summary.json;
-            let summary = run::run(args.into_options()?, &bars)?;
+            let summary = run::run(args.into_options(), &bars)?;
             print::data(json, &summary)?;
             Ok(summary.exit_code)
         }
         Command::Check(args) => check(args.job, args.summary),
         Command::Inspect(args) => print::data(args.summary.json, &run::inspect(&args.dir)?),
-        Command::Schedule(args) => print::data(args.summary.json, &run::schedule(&args.into_options()?)?),
+        Command::Schedule(args) => print::data(args.summary.json, &run::schedule(&args.into_options())?),
         Command::Status(args) => print::data(args.summary.json, &run::status(&args.out)?),
         Command::Doctor(args) => {
             let report = run::doctor(args.ort_lib.as_deref());
@@ -53,7 +53,7 @@ fn dispatch(command: Command) -> Result<u8> {
 
 fn check(job: args::JobArgs, summary: args::SummaryArgs) -> Result<u8> {
     run::logging::init(run::logging::LogFormat::Text);
-    let report = run::check(&job.into_options()?)?;
+    let report = run::check(&job.into_options())?;
     print::data(summary.json, &report)?;
     Ok(report.exit_code())
 }

@@ -53,7 +53,7 @@ pub fn prepare(options: &JobOptions) -> Result<Prepared> {
         super::report_bad_rows(&manifest);
         manifest.strict()?;
     }
-    let tokenizer = PromptTokenizer::new(&spec.tokenizer, spec.model_max_length)?;
+    let tokenizer = spec.prompt_tokenizer()?;
     let jobs = std::mem::take(&mut manifest.jobs).into_iter().map(Arc::new).collect();
     Ok(Prepared { spec, scheduler_config, tokenizer, defaults, manifest, jobs })
 }
