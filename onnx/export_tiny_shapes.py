@@ -28,8 +28,9 @@ from onnxscript import optimizer
 from tokenizers import Tokenizer
 from transformers import CLIPTokenizer
 
+import shapes_data
 import tiny_models
-import train_tiny_shapes as training
+import tiny_parts
 
 OPSET = 17
 LIMIT_BYTES = 20_000_000
@@ -91,7 +92,7 @@ def parts(models):
     )
 
 
-def example(part, models, batch, height=64, width=64, length=training.MODEL_MAX_LENGTH, seed=0):
+def example(part, models, batch, height=64, width=64, length=tiny_parts.MODEL_MAX_LENGTH, seed=0):
     """Inputs for graph `part` at an image size of `height` x `width` pixels, as a dict of tensors."""
     generator = torch.Generator().manual_seed(seed)
     normal = lambda *shape: torch.randn(*shape, generator=generator)
@@ -175,7 +176,7 @@ def simplify(model, parameters):
 def write_tokenizer(models, out):
     """All the files by which a reader may look for a CLIP tokenizer, each enough by itself."""
     bpe = json.loads(models.tokenizer.to_str())["model"]
-    tokenizer = tiny_models.clip_tokenizer(bpe["vocab"], bpe["merges"], training.MODEL_MAX_LENGTH)
+    tokenizer = tiny_models.clip_tokenizer(bpe["vocab"], bpe["merges"], tiny_parts.MODEL_MAX_LENGTH)
     tokenizer.save_pretrained(out)
     vocab = dict(sorted(bpe["vocab"].items(), key=lambda item: item[1]))
     (out / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False), encoding="utf-8")
@@ -280,7 +281,7 @@ def check_tokenizer(models, out):
     rng = np.random.default_rng(5)
     texts = ["", " ", "A  Small RED heart,on a\tYELLOW background!", "ein rotes Herz, Straße 12½ 🙂 été", "it's 3.14 & <3"]
     texts += ["<|endoftext|> a star", "\u200b\ufeff\u0130", "e\u0301" * 3]
-    texts += [training.shapes_data.caption(training.shapes_data.sample_scene(rng), rng) for _ in range(500)]
+    texts += [shapes_data.caption(shapes_data.sample_scene(rng), rng) for _ in range(500)]
     texts += ["".join(chr(c) for c in rng.integers(32, 0x3000, size=9)) for _ in range(500)]
     models.tokenizer.no_padding(), models.tokenizer.no_truncation()
     for text in texts:

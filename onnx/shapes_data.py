@@ -15,8 +15,8 @@ COLORS = {
     "pink": (250, 130, 180), "gray": (128, 128, 128),
 }
 SHAPES = ("circle", "square", "triangle", "star", "heart", "ring", "cross", "diamond")
-RADIUS = {"small": 10.0, "": 16.0, "large": 24.0}  # pixels, centre to the farthest point of the shape
-PAIR_RADIUS = 12.5
+RADIUS = {"small": 11.0, "": 17.0, "large": 25.0}  # pixels, centre to the farthest point of the shape
+PAIR_RADIUS = 13.0
 RELATIONS = ("left of", "above")
 SUPERSAMPLE = 4
 
@@ -61,7 +61,7 @@ def sample_scene(rng, width=64, height=64):
     radius_jitter = lambda: rng.uniform(0.95, 1.05)
     if rng.random() < 0.6:
         size = pick(("small", "", "", "large"))
-        slack = {"small": 9.0, "": 6.0, "large": 3.0}[size]
+        slack = {"small": 5.0, "": 4.0, "large": 3.0}[size]
         cx = width / 2 + rng.uniform(-1, 1) * (slack + (width - 64) / 4)
         cy = height / 2 + rng.uniform(-1, 1) * (slack + (height - 64) / 4)
         objects = [dict(color=pick(others), shape=pick(SHAPES), size=size, x=cx, y=cy, r=RADIUS[size] * radius_jitter())]
@@ -71,7 +71,7 @@ def sample_scene(rng, width=64, height=64):
     objects = []
     for i, color in enumerate((others[first], others[second])):
         side = -1 if i == 0 else 1
-        along, across = rng.uniform(-2.0, 2.0), rng.uniform(-4.0, 4.0)
+        along, across = rng.uniform(-1.2, 1.2), rng.uniform(-3.0, 3.0)
         if relation == "left of":
             cx, cy = width / 2 + side * width / 4 + along, height / 2 + across
         else:

@@ -17,22 +17,23 @@ from onnx import numpy_helper
 from tokenizers import Tokenizer
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+import tiny_parts
+
 
 def load_checkpoint(work):
     """The models of the training folder `work` with their averaged (EMA) weights, `tokenizer`, `scaling_factor`, `step`."""
-    import train_tiny_shapes as training
-
     work = Path(work)
     state = torch.load(work / "unet.pt", map_location="cpu")
     config = json.loads((work / "config.json").read_text())
     tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
-    unet, text_encoder = training.new_unet(state.get("width", config["width"])), training.new_text_encoder(tokenizer)
+    unet, text_encoder = tiny_parts.new_unet(state.get("width", config["width"])), tiny_parts.new_text_encoder(tokenizer)
     parameters = [*unet.parameters(), *text_encoder.parameters()]
     assert len(parameters) == len(state["ema"]), "the checkpoint is of another architecture"
     for parameter, value in zip(parameters, state["ema"]):
         parameter.data.copy_(value)
-    vae = training.new_vae()
-    vae.load_state_dict(torch.load(work / "vae_refined.pt", map_location="cpu"))
+    vae = tiny_parts.new_vae()
+    refined = work / "vae_refined.pt"
+    vae.load_state_dict(torch.load(refined if refined.exists() else work / "vae.pt", map_location="cpu"))
     vae.register_to_config(scaling_factor=config["scaling_factor"])
     return SimpleNamespace(
         tokenizer=tokenizer, text_encoder=text_encoder.eval(), unet=unet.eval(), vae=vae.eval(), step=state["step"])
@@ -41,10 +42,8 @@ def load_checkpoint(work):
 def scheduler():
     """The scheduler that `tiny-shapes` was trained for. `trailing` starts at the last timestep, where the signal is
     nearly zero, as every picture that starts from pure noise must (arXiv 2305.08891, section 3.3)."""
-    import train_tiny_shapes as training
-
     return DPMSolverMultistepScheduler(
-        num_train_timesteps=training.NUM_TRAIN_TIMESTEPS, beta_start=training.BETA_START, beta_end=training.BETA_END,
+        num_train_timesteps=tiny_parts.NUM_TRAIN_TIMESTEPS, beta_start=tiny_parts.BETA_START, beta_end=tiny_parts.BETA_END,
         beta_schedule="linear", prediction_type="v_prediction", timestep_spacing="trailing",
         algorithm_type="dpmsolver++", solver_order=2, solver_type="midpoint", final_sigmas_type="zero")
 
@@ -89,8 +88,6 @@ def pipeline(models):
 
 def with_clip_tokenizer(models):
     """`models` of `load_checkpoint` with transformers' tokenizer and the scheduler, as `pipeline` wants them."""
-    import train_tiny_shapes as training
-
     bpe = json.loads(models.tokenizer.to_str())["model"]
-    tokenizer = clip_tokenizer(bpe["vocab"], bpe["merges"], training.MODEL_MAX_LENGTH)
+    tokenizer = clip_tokenizer(bpe["vocab"], bpe["merges"], tiny_parts.MODEL_MAX_LENGTH)
     return SimpleNamespace(**{**vars(models), "tokenizer": tokenizer, "scheduler": scheduler()})
