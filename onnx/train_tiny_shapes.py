@@ -109,8 +109,10 @@ def train_unet(rank, args):
         step += 1
         average.update(step)
         log.add(step, loss.item(), rate.at(step))
-        if step % 100 == 0 and args.minutes and step < rate.start:
-            pace = agreed((time.time() - began) / (step - first))
+        if step == first + 100:
+            began_steady = time.time()  # the first steps wait for the compiler
+        elif step % 100 == 0 and args.minutes and step < rate.start:
+            pace = agreed((time.time() - began_steady) / (step - first - 100))
             left = args.minutes * 60 - agreed(time.time() - began)
             if left <= args.decay_steps * pace:
                 rate = Rate(200, step + args.decay_steps, args.decay_steps)
@@ -123,8 +125,7 @@ def start_from(folder, work):
     """Puts tokenizer, VAE and weights of an exported model into `work`, as if they had been trained there."""
     models = tiny_models.load_torch(folder)
     shutil.copy(folder / "tokenizer/tokenizer.json", work / "tokenizer.json")
-    for name in ("vae.pt", "vae_refined.pt"):
-        save(work / name, models.vae.state_dict())
+    save(work / "vae.pt", models.vae.state_dict())
     save(work / "text.pt", models.text_encoder.state_dict())
     parameters = [p.detach().clone() for p in (*models.unet.parameters(), *models.text_encoder.parameters())]
     save(work / "unet.pt", dict(step=0, ema=parameters, optimizer=None, parameters=parameters))
