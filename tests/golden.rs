@@ -31,32 +31,33 @@ struct Goldens {
 struct Case {
     config: serde_json::Value,
     eta: f64,
-    steps: Vec<u32>,
+    /// Numbers of steps, of evaluations and of sigmas.
+    runs: Vec<(u32, usize, usize)>,
 }
 
 /// One run of diffusers.
 struct Trace {
     timesteps: Vec<f32>,
-    /// Empty for DDIM.
+    /// Empty where the class has none.
     sigmas: Vec<f32>,
     init_noise_sigma: f32,
-    /// (model_input, prev_sample) of every step.
+    /// (model_input, prev_sample) of every evaluation.
     steps: Vec<(Vec<f32>, Vec<f32>)>,
 }
 
 impl Trace {
     /// Takes the next trace off `numbers`.
-    fn take(numbers: &mut impl Iterator<Item = f32>, n: usize, has_sigmas: bool, elements: usize) -> Self {
+    fn take(numbers: &mut impl Iterator<Item = f32>, evaluations: usize, sigmas: usize, elements: usize) -> Self {
         let mut next = |count: usize| -> Vec<f32> {
             let taken: Vec<f32> = numbers.by_ref().take(count).collect();
             assert_eq!(taken.len(), count, "schedulers.npy ends early");
             taken
         };
         Trace {
-            timesteps: next(n),
-            sigmas: next(if has_sigmas { n + 1 } else { 0 }),
+            timesteps: next(evaluations),
+            sigmas: next(sigmas),
             init_noise_sigma: next(1)[0],
-            steps: (0..n).map(|_| (next(elements), next(elements))).collect(),
+            steps: (0..evaluations).map(|_| (next(elements), next(elements))).collect(),
         }
     }
 }
@@ -81,9 +82,8 @@ fn traces() -> (Goldens, Vec<(usize, u32, Trace)>) {
     let elements = goldens.shape.0 * goldens.shape.1 * goldens.shape.2;
     let mut traces = Vec::new();
     for (index, case) in goldens.cases.iter().enumerate() {
-        let has_sigmas = case.config["_class_name"] != "DDIMScheduler";
-        for &n in &case.steps {
-            traces.push((index, n, Trace::take(&mut numbers, n as usize, has_sigmas, elements)));
+        for &(n, evaluations, sigmas) in &case.runs {
+            traces.push((index, n, Trace::take(&mut numbers, evaluations, sigmas, elements)));
         }
     }
     assert_eq!(numbers.next(), None, "schedulers.npy holds more than schedulers.json says");
@@ -117,14 +117,16 @@ fn every_trace_of_diffusers_is_followed() {
         let config = SchedulerConfig::from_json(&case.config.to_string()).expect("a config of ours");
         let schedule = Arc::new(config.schedule(*n, case.eta).expect("a schedule"));
         let highest = if config.class_name().starts_with("Euler") { trace.sigmas[0] } else { 0.0 };
-        let allowance = if highest > HIGH_SIGMA { highest / HIGH_SIGMA } else { 1.0 };
+        // PNDM's only step, from level 157 to the picture, is a difference of terms 157 times as large as itself.
+        let one_leap = config.class_name() == "PNDMScheduler" && *n == 1;
+        let allowance = if one_leap { 3.0 } else { (highest / HIGH_SIGMA).max(1.0) };
         let mut check = |what: String, difference: f32| {
             let difference = if what.contains(' ') { difference / allowance } else { difference };
             let class = config.class_name().to_string();
             let most = worst.entry(class).or_default();
             *most = most.max(difference);
             if difference > TOLERANCE {
-                failures.push(format!("{difference:e} {what} of {n} steps, eta {}: {}", case.eta, case.config));
+                failures.push((difference, format!("{what} of {n} steps, eta {}: {}", case.eta, case.config)));
             }
         };
         let as_f32 = |numbers: &[f64]| numbers.iter().map(|x| *x as f32).collect::<Vec<_>>();
@@ -144,9 +146,10 @@ fn every_trace_of_diffusers_is_followed() {
         assert_eq!(sampler.request(), None, "done after {n} steps");
     }
     println!("{} traces; largest differences {worst:?}", traces.len());
+    failures.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let lines: Vec<_> = failures.iter().take(20).map(|(difference, what)| format!("{difference:e} {what}")).collect();
     let count = failures.len();
-    failures.truncate(20);
-    assert!(failures.is_empty(), "{count} failures; largest differences {worst:?}\n{}", failures.join("\n"));
+    assert!(failures.is_empty(), "{count} failures; largest differences {worst:?}\n{}", lines.join("\n"));
 }
 
 /// The tolerance must tell algorithms apart, or the test above proves nothing.
@@ -158,6 +161,10 @@ fn goldens_of_different_schedulers_differ_by_far_more_than_the_tolerance() {
         let case = &goldens.cases[*index];
         let mut config = case.config.clone();
         let fields = config.as_object_mut().expect("a config");
+        // DDIM with an `eta` of 1 is DDPM.
+        if fields["_class_name"] == "DDPMScheduler" {
+            continue;
+        }
         let class = fields.remove("_class_name").expect("a class").to_string();
         let karras = fields.remove("use_karras_sigmas").is_some_and(|on| on == true);
         // What only one class has is part of the group's name and so leaves it alone in its group.

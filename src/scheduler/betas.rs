@@ -26,8 +26,10 @@ impl Choice for BetaSchedule {
 }
 
 /// The fields read here.
-pub(super) const FIELDS: &[&str] =
-    &["num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr"];
+pub(super) const FIELDS: &[&str] = &["num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas"];
+
+/// The field of the classes that can rescale the betas (Lin et al. 2023, arXiv 2305.08891, algorithm 1).
+pub(super) const ZERO_SNR: &[&str] = &["rescale_betas_zero_snr"];
 
 /// Returns `alphas_cumprod`, one for each timestep of training, falling, in [0, 1); the last is 0 where the config has
 /// `rescale_betas_zero_snr`.

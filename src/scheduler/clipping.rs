@@ -34,12 +34,13 @@ impl Clipping {
             }
             return Ok(Clipping::Dynamic { ratio, most });
         }
-        match clips {
-            Some(default) if fields.flag("clip_sample", default)? => {
-                Ok(Clipping::Range(fields.number("clip_sample_range", 1.0)?))
-            }
-            _ => Ok(Clipping::Off),
-        }
+        clips.map_or(Ok(Clipping::Off), |default| Self::range(fields, default))
+    }
+
+    /// Reads `clip_sample` (whose default is `clips`) and `clip_sample_range` alone, for classes without thresholding.
+    pub(super) fn range(fields: &Fields, clips: bool) -> Result<Self> {
+        let range = fields.number("clip_sample_range", 1.0)?;
+        Ok(if fields.flag("clip_sample", clips)? { Clipping::Range(range) } else { Clipping::Off })
     }
 
     /// Returns `pred_original_sample` in range.

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::error::Result;
 
-use super::fields::{Fields, bad, parse_python_json, wrong};
+use super::fields::{Fields, bad, parse_python_json, written, wrong};
 use super::registry::{self, Algorithm};
 use super::schedule::Schedule;
 
@@ -13,16 +13,13 @@ use super::schedule::Schedule;
 const FIELDS_OF_OTHERS: &[&str] = &[
     "disable_corrector",
     "noise_sampler_seed",
-    "original_inference_steps",
     "predict_epsilon",
     "predict_x0",
     "rho",
     "shift_terminal",
     "sigma_data",
     "sigma_schedule",
-    "skip_prk_steps",
     "solver_p",
-    "timestep_scaling",
 ];
 
 /// `scheduler_config.json` of diffusers: the fields of a model, and the algorithm that reads them.
@@ -75,11 +72,13 @@ impl SchedulerConfig {
             fields: self.fields.clone(),
         };
         for (key, json) in variant.overrides {
-            config.fields.0.insert((*key).to_string(), said(json));
+            config.fields.0.insert((*key).to_string(), written(json));
         }
-        // A schedule of one step reads every field.
-        config.schedule(1, 0.0)?;
-        Ok(config)
+        // Any schedule reads every field; that an algorithm cannot make so few steps is no fault of the config.
+        match config.schedule(1, 0.0) {
+            Err(error) if error.code() != "num_inference_steps" => Err(error),
+            _ => Ok(config),
+        }
     }
 
     /// Computes the schedule of `num_inference_steps` steps. `eta` in [0, 1] is the share of fresh noise of DDIM; other
@@ -92,7 +91,8 @@ impl SchedulerConfig {
     pub fn schedule(&self, num_inference_steps: u32, eta: f64) -> Result<Schedule> {
         let algorithm = self.algorithm.ok_or_else(|| registry::unknown(&self.class_name))?;
         self.refuse_dishonoured_fields(algorithm)?;
-        (algorithm.build)(&self.fields, num_inference_steps, eta)
+        let fields = self.fields.of_class(|key| algorithm.knows(key), algorithm.defaults);
+        (algorithm.build)(&fields, num_inference_steps, eta)
     }
 
     /// Returns how many timesteps the model was trained with (1000 where the config does not say).
@@ -121,7 +121,7 @@ impl SchedulerConfig {
     }
 
     fn says(&self, key: &str, json: &str) -> bool {
-        self.fields.0.get(key).is_some_and(|value| *value == said(json))
+        self.fields.0.get(key).is_some_and(|value| *value == written(json))
     }
 
     fn refuse_unknown_fields(&self) -> Result<()> {
@@ -142,11 +142,6 @@ impl SchedulerConfig {
         }
         Ok(())
     }
-}
-
-/// Returns the value that an override writes as `json`.
-fn said(json: &str) -> Value {
-    serde_json::from_str(json).expect("overrides are written as JSON")
 }
 
 impl std::fmt::Debug for SchedulerConfig {
@@ -177,10 +172,14 @@ mod tests {
 
     #[test]
     fn a_class_that_we_lack_can_be_replaced() {
-        let config = SchedulerConfig::from_json(STABLE_DIFFUSION_1).expect("a config");
+        let text = STABLE_DIFFUSION_1.replace("PNDMScheduler", "CogVideoXDDIMScheduler");
+        let config = SchedulerConfig::from_json(&text).expect("a config");
         assert!(!config.is_supported());
         let error = config.schedule(10, 0.0).expect_err("no such algorithm");
-        assert_eq!((error.code(), error.message()), ("unknown_scheduler", "`PNDMScheduler` is not a scheduler"));
+        assert_eq!(
+            (error.code(), error.message()),
+            ("unknown_scheduler", "`CogVideoXDDIMScheduler` is not a scheduler")
+        );
         let euler = config.select("Euler").expect("fits");
         assert_eq!((euler.name(), euler.class_name()), ("euler", "EulerDiscreteScheduler"));
         // linspace is the default of Euler's class; PNDM's own default does not count.
@@ -231,7 +230,8 @@ mod tests {
         assert_eq!(config.schedule(5, 0.0).expect_err("no class").code(), "unknown_scheduler");
         for name in registry::names() {
             let schedule = config.select(name.canonical).expect("fits").schedule(10, 0.0).expect("a schedule");
-            assert_eq!((schedule.scheduler(), schedule.evaluations()), (name.class_name, 10));
+            assert_eq!(schedule.scheduler(), name.class_name);
+            assert!(schedule.evaluations() >= 10, "{}", name.canonical);
         }
     }
 }

@@ -5,7 +5,7 @@ use ndarray::{Array3, ArrayView3};
 
 use super::betas;
 use super::clipping::{self, Clipping};
-use super::fields::{Fields, wrong};
+use super::fields::Fields;
 use super::prediction::{Mix, PredictionType, weighted_sum};
 use super::registry::{Algorithm, Variant};
 use super::schedule::{Numbers, Schedule, Solver};
@@ -18,10 +18,12 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
     variants: &[Variant { canonical: "ddim", a1111: "DDIM", aliases: &[], overrides: &[] }],
     honoured: &[
         betas::FIELDS,
+        betas::ZERO_SNR,
         timesteps::FIELDS,
         clipping::FIELDS,
         &["prediction_type", "clip_sample", "clip_sample_range", "set_alpha_to_one"],
     ],
+    defaults: &[],
     neutral: &[],
     build,
 };
@@ -29,9 +31,7 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
 /// As in diffusers, a step goes from timestep t to t - `num_train_timesteps` / n (a whole division), whatever the next
 /// timestep is: with `linspace` and `trailing` the two may differ a little.
 fn build(fields: &Fields, num_inference_steps: u32, eta: f64) -> Result<Schedule> {
-    if !(0.0..=1.0).contains(&eta) {
-        return Err(Error::new(ErrorKind::Usage, "eta", format!("`eta` cannot be `{eta}`")).hint("it can be 0 to 1"));
-    }
+    check_eta(eta)?;
     let alphas_cumprod = betas::alphas_cumprod(fields)?;
     let spacing = Spacing::read(fields, TimestepSpacing::Leading, alphas_cumprod.len())?;
     let timesteps: Vec<f64> = spacing.timesteps(num_inference_steps)?.into_iter().map(f64::round_ties_even).collect();
@@ -39,15 +39,23 @@ fn build(fields: &Fields, num_inference_steps: u32, eta: f64) -> Result<Schedule
     let after_last = if fields.flag("set_alpha_to_one", true)? { 1.0 } else { alphas_cumprod[0] };
     let alpha_at = |timestep: f64| if timestep < 0.0 { after_last } else { alphas_cumprod[timestep as usize] };
     let prediction_type = fields.choice("prediction_type", PredictionType::Epsilon)?;
-    if prediction_type == PredictionType::Epsilon && timesteps.iter().any(|timestep| alpha_at(*timestep) == 0.0) {
-        return Err(wrong("`prediction_type` `epsilon` says nothing of the picture at the last timestep of training")
-            .hint("`rescale_betas_zero_snr` needs a model with `v_prediction`, or `timestep_spacing` `leading`"));
-    }
+    prediction_type.check_alphas(&timesteps.iter().map(|timestep| alpha_at(*timestep)).collect::<Vec<_>>())?;
     let step = |timestep: &f64| Step::new(prediction_type, alpha_at(*timestep), alpha_at(timestep - stride), eta);
     let steps = timesteps.iter().map(step).collect();
     let solver = Ddim { steps, clipping: Clipping::read(fields, Some(true))?, draws: eta > 0.0 };
     let numbers = Numbers { timesteps, sigmas: None, init_noise_sigma: 1.0 };
     Ok(Schedule::new(ALGORITHM.class_name, numbers, solver))
+}
+
+/// Refuses an `eta` outside [0, 1].
+///
+/// # Errors
+/// `eta` (usage).
+pub(super) fn check_eta(eta: f64) -> Result<()> {
+    if (0.0..=1.0).contains(&eta) {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Usage, "eta", format!("`eta` cannot be `{eta}`")).hint("it can be 0 to 1"))
 }
 
 #[derive(Debug)]

@@ -42,14 +42,16 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
     ],
     honoured: &[
         betas::FIELDS,
+        betas::ZERO_SNR,
         timesteps::FIELDS,
-        sigmas::FIELDS,
+        sigmas::SPACING,
+        sigmas::FINAL,
         clipping::FIELDS,
         &["prediction_type", "algorithm_type", "solver_type", "solver_order"],
         &["lower_order_final", "euler_at_final", "lambda_min_clipped", "variance_type"],
     ],
+    defaults: &[],
     neutral: &[
-        ("use_beta_sigmas", Neutral::Off),
         ("use_lu_lambdas", Neutral::Off),
         ("use_flow_sigmas", Neutral::Off),
         ("use_dynamic_shifting", Neutral::Off),

@@ -20,7 +20,8 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
         aliases: &["euler_ancestral", "k_euler_a", "k_euler_ancestral"],
         overrides: &[],
     }],
-    honoured: &[betas::FIELDS, timesteps::FIELDS, &["prediction_type"]],
+    honoured: &[betas::FIELDS, betas::ZERO_SNR, timesteps::FIELDS, &["prediction_type"]],
+    defaults: &[],
     neutral: &[],
     build,
 };
@@ -57,7 +58,7 @@ impl Solver for EulerAncestralDiscrete {
 }
 
 /// Returns the level to step down to and the deviation of the noise that leads from there up to `next`.
-fn ancestral_step(sigma: f64, next: f64) -> (f64, f64) {
+pub(super) fn ancestral_step(sigma: f64, next: f64) -> (f64, f64) {
     // k-diffusion's sqrt(next² - up²), without the difference of near equals.
     let down = next * next / sigma;
     (down, (next * next - down * down).sqrt())

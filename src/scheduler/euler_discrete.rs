@@ -23,12 +23,16 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
             overrides: &[("use_karras_sigmas", "true")],
         },
     ],
-    honoured: &[betas::FIELDS, timesteps::FIELDS, sigmas::FIELDS, &["prediction_type"]],
-    neutral: &[
-        ("interpolation_type", Neutral::Word("linear")),
-        ("timestep_type", Neutral::Word("discrete")),
-        ("use_beta_sigmas", Neutral::Off),
+    honoured: &[
+        betas::FIELDS,
+        betas::ZERO_SNR,
+        timesteps::FIELDS,
+        sigmas::SPACING,
+        sigmas::FINAL,
+        &["prediction_type"],
     ],
+    defaults: &[],
+    neutral: &[("interpolation_type", Neutral::Word("linear")), ("timestep_type", Neutral::Word("discrete"))],
     build,
 };
 

@@ -4,6 +4,7 @@
 use ndarray::{Array3, ArrayView3, Zip};
 
 use super::betas::positive_alphas_cumprod;
+use super::clipping::Clipping;
 use super::fields::Fields;
 use super::prediction::PredictionType;
 use super::schedule::Numbers;
@@ -69,14 +70,27 @@ impl Exploding {
         model_output: ArrayView3<'_, f32>,
         sample: &Array3<f32>,
     ) -> Array3<f32> {
+        let derivative = self.derivative(i, model_output, sample, Clipping::Off);
+        along(sample, &derivative, to as f32 - self.sigmas[i] as f32)
+    }
+
+    /// Returns the derivative of `sample` by sigma at evaluation `i`: (sample - picture) / sigma, the picture in range.
+    pub(super) fn derivative(
+        &self,
+        i: usize,
+        model_output: ArrayView3<'_, f32>,
+        sample: &Array3<f32>,
+        clipping: Clipping,
+    ) -> Array3<f32> {
         let original = self.prediction_type.original(1.0, self.sigmas[i]);
         let (of_sample, of_output) = (original.sample as f32, original.model_output as f32);
         let sigma = self.sigmas[i] as f32;
-        let dt = to as f32 - sigma;
-        Zip::from(sample).and(model_output).map_collect(|&sample, &model_output| {
-            let pred_original_sample = of_output * model_output + of_sample * sample;
-            let derivative = (sample - pred_original_sample) / sigma;
-            sample + derivative * dt
-        })
+        let picture = Zip::from(sample).and(model_output).map_collect(|x, output| of_output * output + of_sample * x);
+        Zip::from(sample).and(&clipping.apply(picture)).map_collect(|x, picture| (x - picture) / sigma)
     }
+}
+
+/// Returns `sample` moved by `dt` along `derivative`.
+pub(super) fn along(sample: &Array3<f32>, derivative: &Array3<f32>, dt: f32) -> Array3<f32> {
+    Zip::from(sample).and(derivative).map_collect(|x, d| x + d * dt)
 }

@@ -37,6 +37,18 @@ pub(super) trait Choice: Copy + 'static {
 }
 
 impl Fields {
+    /// Returns the fields whose name is `known`, those of `defaults` (name, JSON) filled in where they are missing or
+    /// `null`.
+    pub(super) fn of_class(&self, known: impl Fn(&str) -> bool, defaults: &[(&str, &str)]) -> Fields {
+        let mut fields = Fields(self.0.clone().into_iter().filter(|(key, _)| known(key)).collect());
+        for (key, json) in defaults {
+            if fields.value(key).is_none() {
+                fields.0.insert((*key).to_string(), written(json));
+            }
+        }
+        fields
+    }
+
     fn value(&self, key: &str) -> Option<&Value> {
         self.0.get(key).filter(|value| !value.is_null())
     }
@@ -85,6 +97,11 @@ impl Fields {
         let numbers = value.as_array().and_then(|list| list.iter().map(Value::as_f64).collect());
         numbers.map(Some).ok_or_else(|| bad(key, value, "a list of numbers"))
     }
+}
+
+/// Returns the value that the registry writes as `json`.
+pub(super) fn written(json: &str) -> Value {
+    serde_json::from_str(json).expect("the registry's values are written as JSON")
 }
 
 /// Returns the error for a field with a value it cannot have; `expected` says what it can be.

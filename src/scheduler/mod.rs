@@ -9,9 +9,11 @@
 //! To add an algorithm: one file with a `pub(super) static ALGORITHM: Algorithm`, its `mod` line here and its line in
 //! `registry::ALGORITHMS`. Everything else (names, help, fields, errors) follows from the entry.
 
+mod beta_distribution;
 mod betas;
 mod clipping;
 mod config;
+mod distilled;
 mod exploding;
 mod fields;
 mod prediction;
@@ -22,9 +24,17 @@ mod table;
 mod timesteps;
 
 mod ddim;
+mod ddpm;
 mod dpmsolver_multistep;
 mod euler_ancestral_discrete;
 mod euler_discrete;
+mod heun_discrete;
+mod k_dpm_2_ancestral_discrete;
+mod k_dpm_2_discrete;
+mod lcm;
+mod lms_discrete;
+mod pndm;
+mod tcd;
 
 #[cfg(test)]
 mod properties;

@@ -2,7 +2,8 @@
 
 use ndarray::{Array3, ArrayView3};
 
-use super::fields::Choice;
+use super::fields::{Choice, wrong};
+use crate::error::Result;
 
 /// What the output of the network is an estimate of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +48,18 @@ pub(super) fn weighted_sum(terms: &[(f64, ArrayView3<'_, f32>)]) -> Array3<f32> 
 }
 
 impl PredictionType {
+    /// Refuses to predict noise where nothing of the picture is left to subtract it from.
+    ///
+    /// # Errors
+    /// `scheduler_config` (model) when one of the visited `alphas_cumprod` is 0.
+    pub(super) fn check_alphas(self, alphas_cumprod: &[f64]) -> Result<()> {
+        if self != PredictionType::Epsilon || alphas_cumprod.iter().all(|alpha| *alpha > 0.0) {
+            return Ok(());
+        }
+        Err(wrong("`prediction_type` `epsilon` says nothing of the picture at the last timestep of training")
+            .hint("`rescale_betas_zero_snr` needs a model with `v_prediction`, or `timestep_spacing` `leading`"))
+    }
+
     /// Returns what gives `pred_original_sample` for a sample that is `alpha` picture + `sigma` noise.
     pub(super) fn original(self, alpha: f64, sigma: f64) -> Mix {
         match self {

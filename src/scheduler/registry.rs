@@ -4,7 +4,10 @@ use crate::error::{Error, ErrorKind, Result};
 
 use super::fields::{Fields, Neutral};
 use super::schedule::Schedule;
-use super::{ddim, dpmsolver_multistep, euler_ancestral_discrete, euler_discrete};
+use super::{
+    ddim, ddpm, dpmsolver_multistep, euler_ancestral_discrete, euler_discrete, heun_discrete,
+    k_dpm_2_ancestral_discrete, k_dpm_2_discrete, lcm, lms_discrete, pndm, tcd,
+};
 
 /// Every algorithm; the order is that of help texts.
 static ALGORITHMS: &[&Algorithm] = &[
@@ -12,6 +15,14 @@ static ALGORITHMS: &[&Algorithm] = &[
     &euler_discrete::ALGORITHM,
     &euler_ancestral_discrete::ALGORITHM,
     &ddim::ALGORITHM,
+    &ddpm::ALGORITHM,
+    &pndm::ALGORITHM,
+    &lms_discrete::ALGORITHM,
+    &heun_discrete::ALGORITHM,
+    &k_dpm_2_discrete::ALGORITHM,
+    &k_dpm_2_ancestral_discrete::ALGORITHM,
+    &lcm::ALGORITHM,
+    &tcd::ALGORITHM,
 ];
 
 /// An algorithm: its names, the fields of `scheduler_config.json` it knows, and how it computes a schedule.
@@ -22,6 +33,8 @@ pub(super) struct Algorithm {
     pub(super) variants: &'static [Variant],
     /// Fields of the class that we honour, in groups: those of the shared files and its own.
     pub(super) honoured: &'static [&'static [&'static str]],
+    /// Fields that are missing, with the value (as JSON) that this class gives them and the shared files do not.
+    pub(super) defaults: &'static [(&'static str, &'static str)],
     /// Fields of the class that we do not honour, with the value that changes nothing.
     pub(super) neutral: &'static [(&'static str, Neutral)],
     /// Computes the schedule: fields, number of steps, `eta`.

@@ -1,11 +1,16 @@
 //! Noise levels between evaluations: sigma = sqrt((1 - alphas_cumprod) / alphas_cumprod).
 
+use super::beta_distribution;
 use super::fields::{Choice, Fields, wrong};
 use crate::error::Result;
 
-/// The fields read here.
-pub(super) const FIELDS: &[&str] =
-    &["use_karras_sigmas", "use_exponential_sigmas", "sigma_min", "sigma_max", "final_sigmas_type"];
+/// The fields of the classes that can spread their levels. `sigma_min` and `sigma_max` count even where the class does not
+/// have them: diffusers finds them in the config all the same.
+pub(super) const SPACING: &[&str] =
+    &["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "sigma_min", "sigma_max"];
+
+/// The field of the classes that can end above zero.
+pub(super) const FINAL: &[&str] = &["final_sigmas_type"];
 
 /// How the noise levels are spread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +21,8 @@ pub(super) enum SigmaSpacing {
     Karras,
     /// Even in log sigma.
     Exponential,
+    /// Quantiles of the beta distribution with both parameters 0.6 (Lee et al. 2024, arXiv 2407.12173).
+    Beta,
 }
 
 /// What the last noise level is.
@@ -30,13 +37,24 @@ impl Choice for FinalSigmas {
 }
 
 impl SigmaSpacing {
-    /// Reads `use_karras_sigmas` and `use_exponential_sigmas`.
+    /// Reads `use_karras_sigmas`, `use_exponential_sigmas` and `use_beta_sigmas`.
     pub(super) fn read(fields: &Fields) -> Result<Self> {
-        match (fields.flag("use_karras_sigmas", false)?, fields.flag("use_exponential_sigmas", false)?) {
-            (true, true) => Err(wrong("both `use_karras_sigmas` and `use_exponential_sigmas` are set")),
-            (true, false) => Ok(SigmaSpacing::Karras),
-            (false, true) => Ok(SigmaSpacing::Exponential),
-            (false, false) => Ok(SigmaSpacing::Timesteps),
+        let mut chosen = Vec::new();
+        for (key, spacing) in [
+            ("use_karras_sigmas", SigmaSpacing::Karras),
+            ("use_exponential_sigmas", SigmaSpacing::Exponential),
+            ("use_beta_sigmas", SigmaSpacing::Beta),
+        ] {
+            if fields.flag(key, false)? {
+                chosen.push((key, spacing));
+            }
+        }
+        match chosen[..] {
+            [] => Ok(SigmaSpacing::Timesteps),
+            [(_, spacing)] => Ok(spacing),
+            [(one, _), (other, _), ..] => {
+                Err(wrong(format!("both `{one}` and `{other}` are set")).hint("set one of them only"))
+            }
         }
     }
 
@@ -66,6 +84,10 @@ impl SigmaSpacing {
                 let (from, to) = (sigma_max.powf(1.0 / rho), sigma_min.powf(1.0 / rho));
                 ramp.map(|r| (from + r * (to - from)).powf(rho)).collect()
             }
+            SigmaSpacing::Beta => {
+                let quantile = |r: f64| beta_distribution::quantile(1.0 - r);
+                ramp.map(|r| sigma_min + quantile(r) * (sigma_max - sigma_min)).collect()
+            }
             SigmaSpacing::Timesteps | SigmaSpacing::Exponential => {
                 let (from, to) = (sigma_max.ln(), sigma_min.ln());
                 ramp.map(|r| (from + r * (to - from)).exp()).collect()
@@ -84,7 +106,12 @@ impl TrainingSigmas {
     /// # Errors
     /// The betas leave nothing of the picture at the end, so that the last level is not finite.
     pub(super) fn new(alphas_cumprod: &[f64]) -> Result<Self> {
-        let sigmas: Vec<f64> = alphas_cumprod.iter().map(|alpha| ((1.0 - alpha) / alpha).sqrt()).collect();
+        // In f32, as diffusers computes them: large steps enlarge what a last bit does.
+        let sigma = |alpha: &f64| {
+            let alpha = *alpha as f32;
+            f64::from(((1.0 - alpha) / alpha).sqrt())
+        };
+        let sigmas: Vec<f64> = alphas_cumprod.iter().map(sigma).collect();
         if sigmas.iter().all(|sigma| sigma.is_finite() && *sigma > 0.0) {
             return Ok(TrainingSigmas(sigmas));
         }
@@ -163,7 +190,7 @@ mod tests {
 
     #[test]
     fn spacings_start_and_end_where_asked_even_for_one_level() {
-        for spacing in [SigmaSpacing::Karras, SigmaSpacing::Exponential] {
+        for spacing in [SigmaSpacing::Karras, SigmaSpacing::Exponential, SigmaSpacing::Beta] {
             assert!((spacing.between(14.6, 0.03, 1)[0] - 14.6).abs() < 1e-9);
             let levels = spacing.between(14.6, 0.03, 7);
             assert!((levels[0] - 14.6).abs() < 1e-9 && (levels[6] - 0.03).abs() < 1e-9);

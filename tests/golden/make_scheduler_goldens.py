@@ -4,11 +4,15 @@
     python tests/golden/make_scheduler_goldens.py            # diffusers 0.42.1
 
 The network is `fake_model`, which tests/golden.rs computes too; initial latents and fresh noise come from one CPU
-generator (tests/golden.rs draws them with its own torch-cpu noise). schedulers.json lists configs, each with its numbers
-of steps; schedulers.npy is one flat array of f32 in the same order, for each (config, number of steps):
-timesteps (n), sigmas (n + 1, not for DDIM), init_noise_sigma (1), then for each step model_input and prev_sample.
+generator (tests/golden.rs draws them with its own torch-cpu noise). schedulers.json lists configs, each with its runs:
+numbers of steps, of evaluations and of sigmas (0 where the class has none). schedulers.npy is one flat array of f32 in
+the same order, for each run: timesteps, sigmas, init_noise_sigma (1), then for each evaluation model_input and
+prev_sample.
 """
+import copy
+import inspect
 import json
+import warnings
 from pathlib import Path
 
 import diffusers
@@ -84,50 +88,126 @@ def configs():
     ):
         yield ddim, LINEAR, {**own, **v}, 0.5
     yield ddim, ZERO_SNR, {"timestep_spacing": "trailing", "clip_sample": False, **v}, 1.0
+    yield from exploding_configs()
+    yield from ancestors_and_distilled_configs()
+
+
+def exploding_configs():
+    """LMS, Heun, KDPM2 and KDPM2 ancestral: every spacing of timesteps with every spacing of levels."""
+    names = [f"{name}DiscreteScheduler" for name in ("LMS", "Heun", "KDPM2", "KDPM2Ancestral")]
+    levels = ({}, {"use_karras_sigmas": True}, {"use_exponential_sigmas": True}, {"use_beta_sigmas": True})
+    for name in names:
+        for spacing in SPACINGS:
+            for prediction in ("epsilon", "v_prediction"):
+                for level in levels if prediction == "v_prediction" or spacing == "leading" else levels[:2]:
+                    yield name, LINEAR, {"timestep_spacing": spacing, "prediction_type": prediction, **level}, 0.0
+        yield name, SCALED, {"timestep_spacing": "leading", "steps_offset": 1, "use_karras_sigmas": True}, 0.0
+        yield name, {}, {}, 0.0
+        yield name, TRAINED, {"prediction_type": "v_prediction"}, 0.0
+    for name in names[:2]:
+        yield name, LINEAR, {"prediction_type": "sample", "timestep_spacing": "trailing"}, 0.0
+    yield names[1], LINEAR, {"clip_sample": True, "clip_sample_range": 1.5, "prediction_type": "v_prediction"}, 0.0
+    for name in ("DPMSolverMultistepScheduler", "EulerDiscreteScheduler"):
+        yield name, SCALED, {"use_beta_sigmas": True, "prediction_type": "v_prediction"}, 0.0
+
+
+def ancestors_and_distilled_configs():
+    """PNDM with and without its Runge-Kutta start, DDPM, LCM and TCD."""
+    for spacing in SPACINGS:
+        for prediction in PREDICTIONS:
+            common = {"timestep_spacing": spacing, "prediction_type": prediction}
+            for skip in (False, True) if prediction != "sample" else ():
+                yield "PNDMScheduler", LINEAR, {**common, "skip_prk_steps": skip}, 0.0
+            yield "DDPMScheduler", LINEAR, {**common, "clip_sample": False}, 0.0
+    pndm = {"skip_prk_steps": True, "steps_offset": 1}
+    yield "PNDMScheduler", SCALED, {**pndm, "set_alpha_to_one": False}, 0.0
+    yield "PNDMScheduler", SCALED, {**pndm, "set_alpha_to_one": True}, 0.0
+    yield "PNDMScheduler", COSINE, {**pndm, "prediction_type": "v_prediction"}, 0.0
+    v = {"prediction_type": "v_prediction"}
+    for own in ({}, {"variance_type": "fixed_large"}, {"variance_type": "fixed_small_log"}, {"clip_sample_range": 2.0},
+                {"thresholding": True, "sample_max_value": 3.0, "dynamic_thresholding_ratio": 0.8}):
+        yield "DDPMScheduler", LINEAR, {**own, **v}, 0.0
+    yield "DDPMScheduler", ZERO_SNR, {"timestep_spacing": "trailing", **v}, 0.0
+    yield "DDPMScheduler", COSINE, v, 0.0
+    for prediction in PREDICTIONS:
+        yield "LCMScheduler", {}, {"prediction_type": prediction}, 0.0
+        for eta in (0.0, 0.3, 1.0):
+            yield "TCDScheduler", {}, {"prediction_type": prediction}, eta
+    for name in ("LCMScheduler", "TCDScheduler"):
+        yield name, LINEAR, {"original_inference_steps": 100, **v}, 0.5 if name == "TCDScheduler" else 0.0
+        yield name, ZERO_SNR, {**v}, 0.3 if name == "TCDScheduler" else 0.0
+    yield "LCMScheduler", {}, {"clip_sample": True, "timestep_scaling": 4.0}, 0.0
+    yield "LCMScheduler", {}, {"thresholding": True, "sample_max_value": 2.0}, 0.0
+
+
+def ancestral_levels_in_f64(scheduler):
+    """What `set_timesteps` computes in f32 as a difference of near equals, by the same formulas in f64."""
+    twice = lambda x: torch.cat([x[:1], x[1:].repeat_interleave(2), x[-1:]])
+    own = scheduler.timesteps[::2] if len(scheduler.timesteps) > 1 else scheduler.timesteps
+    sigmas = torch.cat([scheduler.sigmas[:1], scheduler.sigmas[1:-1:2]]).double()
+    following = torch.cat([sigmas[1:], torch.zeros(1)])
+    # sqrt(following² - up²) = following² / sigma.
+    down = torch.where(following > 0, following**2 / sigmas, 0.0)
+    up = (following**2 - down**2) ** 0.5
+    between = (sigmas * down) ** 0.5
+    scheduler.sigmas_down, scheduler.sigmas_up = twice(down.float()), twice(up.float())
+    scheduler.sigmas_interpol = twice(between.float())
+    log_sigmas = scheduler.log_sigmas.cpu()
+    told = [float(scheduler._sigma_to_t(sigma, log_sigmas)) for sigma in between.float()[:-2]]
+    scheduler.timesteps[1::2] = torch.tensor(told, dtype=scheduler.timesteps.dtype)
+    assert torch.equal(own, scheduler.timesteps[::2])
 
 
 def trace(scheduler, steps, eta):
-    """The numbers of one run, in the order that the docstring above gives."""
+    """The numbers of one run, in the order that the docstring above gives: timesteps and sigmas first."""
     scheduler.set_timesteps(steps)
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(0)  # not found by value, which starts at the second of two equal timesteps
-    ddim = isinstance(scheduler, diffusers.DDIMScheduler)
-    assert len(scheduler.timesteps) == steps
+    if isinstance(scheduler, diffusers.LMSDiscreteScheduler):
+        # Its coefficients are integrals of products of f32 numbers, good to 7e-5 only; of these they are as they are meant.
+        scheduler.sigmas = scheduler.sigmas.double()
+    if isinstance(scheduler, diffusers.KDPM2AncestralDiscreteScheduler):
+        ancestral_levels_in_f64(scheduler)
+    takes = inspect.signature(scheduler.step).parameters
     yield scheduler.timesteps
-    if not ddim:
-        yield scheduler.sigmas
+    yield getattr(scheduler, "sigmas", torch.zeros(0))
     yield torch.tensor([float(scheduler.init_noise_sigma)])
     generator = torch.Generator("cpu").manual_seed(SEED)
     sample = torch.randn((1, *SHAPE), generator=generator) * scheduler.init_noise_sigma
     for t in scheduler.timesteps:
         model_input = scheduler.scale_model_input(sample, t)
-        more = {"eta": eta} if ddim else {}
-        sample = scheduler.step(fake_model(model_input, t), t, sample, generator=generator, **more).prev_sample
+        more = {name: value for name, value in (("eta", eta), ("generator", generator)) if name in takes}
+        sample = scheduler.step(fake_model(model_input, t), t, sample, **more).prev_sample
         yield model_input.flatten()
         yield sample.flatten()
 
 
 def main():
+    warnings.simplefilter("ignore")
+    diffusers.utils.logging.set_verbosity_error()
     arrays, cases = [], []
     for name, betas, other, eta in configs():
         config = {**betas, **other}
         train = config.get("num_train_timesteps", 1000)
-        kept = []
+        kept, fresh = [], getattr(diffusers, name).from_config(config)
         for steps in (n for n in STEPS if n < train):
-            scheduler = getattr(diffusers, name).from_config(config)
-            numbers = np.concatenate([np.asarray(part, dtype=np.float32) for part in trace(scheduler, steps, eta)])
-            if np.isfinite(numbers).all():
-                kept.append(steps)
-                arrays.append(numbers)
+            try:
+                parts = [np.asarray(part, dtype=np.float32) for part in trace(copy.deepcopy(fresh), steps, eta)]
+            except (ValueError, IndexError, ZeroDivisionError) as error:
+                print("not possible in the reference, left out:", name, config, steps, error)
+                continue
+            if all(np.isfinite(part).all() for part in parts):
+                kept.append([steps, len(parts[0]), len(parts[1])])
+                arrays.append(np.concatenate(parts))
             else:
                 print("not finite in the reference, left out:", name, config, steps)
-        cases.append({"config": {"_class_name": name, **config}, "eta": eta, "steps": kept})
+        cases.append({"config": {"_class_name": name, **config}, "eta": eta, "runs": kept})
     here = Path(__file__).parent
     np.save(here / "schedulers.npy", np.concatenate(arrays))
     head = {"diffusers": diffusers.__version__, "torch": torch.__version__, "shape": SHAPE, "seed": SEED}
     lines = ",\n".join(json.dumps(case) for case in cases)
     (here / "schedulers.json").write_text(json.dumps(head)[:-1] + ', "cases": [\n' + lines + "\n]}\n")
-    print(len(cases), "configs,", sum(len(case["steps"]) for case in cases), "traces")
+    print(len(cases), "configs,", sum(len(case["runs"]) for case in cases), "traces")
 
 
 if __name__ == "__main__":
