@@ -14,18 +14,23 @@ mod betas;
 mod clipping;
 mod config;
 mod distilled;
+mod dpmsolver;
 mod exploding;
 mod fields;
+mod multistep;
 mod prediction;
 mod registry;
 mod schedule;
 mod sigmas;
 mod table;
 mod timesteps;
+mod unit_power;
 
 mod ddim;
 mod ddpm;
+mod deis_multistep;
 mod dpmsolver_multistep;
+mod dpmsolver_singlestep;
 mod euler_ancestral_discrete;
 mod euler_discrete;
 mod heun_discrete;
@@ -35,6 +40,7 @@ mod lcm;
 mod lms_discrete;
 mod pndm;
 mod tcd;
+mod unipc_multistep;
 
 #[cfg(test)]
 mod properties;

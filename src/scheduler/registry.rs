@@ -5,8 +5,8 @@ use crate::error::{Error, ErrorKind, Result};
 use super::fields::{Fields, Neutral};
 use super::schedule::Schedule;
 use super::{
-    ddim, ddpm, dpmsolver_multistep, euler_ancestral_discrete, euler_discrete, heun_discrete,
-    k_dpm_2_ancestral_discrete, k_dpm_2_discrete, lcm, lms_discrete, pndm, tcd,
+    ddim, ddpm, deis_multistep, dpmsolver_multistep, dpmsolver_singlestep, euler_ancestral_discrete, euler_discrete,
+    heun_discrete, k_dpm_2_ancestral_discrete, k_dpm_2_discrete, lcm, lms_discrete, pndm, tcd, unipc_multistep,
 };
 
 /// Every algorithm; the order is that of help texts.
@@ -17,6 +17,9 @@ static ALGORITHMS: &[&Algorithm] = &[
     &ddim::ALGORITHM,
     &ddpm::ALGORITHM,
     &pndm::ALGORITHM,
+    &unipc_multistep::ALGORITHM,
+    &deis_multistep::ALGORITHM,
+    &dpmsolver_singlestep::ALGORITHM,
     &lms_discrete::ALGORITHM,
     &heun_discrete::ALGORITHM,
     &k_dpm_2_discrete::ALGORITHM,
@@ -194,9 +197,9 @@ mod tests {
 
     #[test]
     fn a_wrong_name_gets_a_list_and_a_guess() {
-        let error = resolve("dpmpp_2n").expect_err("no such scheduler");
+        let error = resolve("dpmpp_2mm").expect_err("no such scheduler");
         assert_eq!((error.kind(), error.code()), (ErrorKind::Usage, "unknown_scheduler"));
-        assert_eq!(error.to_string(), "`dpmpp_2n` is not a scheduler");
+        assert_eq!(error.to_string(), "`dpmpp_2mm` is not a scheduler");
         let hint = error.how_to_fix().expect("a hint");
         assert!(hint.starts_with("did you mean `dpmpp_2m`? there are "), "{hint}");
         assert!(names().all(|name| hint.contains(name.canonical)), "{hint}");

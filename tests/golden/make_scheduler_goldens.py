@@ -90,6 +90,7 @@ def configs():
     yield ddim, ZERO_SNR, {"timestep_spacing": "trailing", "clip_sample": False, **v}, 1.0
     yield from exploding_configs()
     yield from ancestors_and_distilled_configs()
+    yield from exponential_configs()
 
 
 def exploding_configs():
@@ -109,6 +110,55 @@ def exploding_configs():
     yield names[1], LINEAR, {"clip_sample": True, "clip_sample_range": 1.5, "prediction_type": "v_prediction"}, 0.0
     for name in ("DPMSolverMultistepScheduler", "EulerDiscreteScheduler"):
         yield name, SCALED, {"use_beta_sigmas": True, "prediction_type": "v_prediction"}, 0.0
+
+
+def exponential_configs():
+    """UniPC, DEIS and DPM-Solver's other forms: orders and solvers with spacings of timesteps and of levels."""
+    unipc, deis, single, multi = (f"{name}Scheduler" for name in (
+        "UniPCMultistep", "DEISMultistep", "DPMSolverSinglestep", "DPMSolverMultistep"))
+    v, sigma_min = {"prediction_type": "v_prediction"}, {"final_sigmas_type": "sigma_min"}
+    for spacing in SPACINGS:
+        for prediction in PREDICTIONS:
+            common = {"timestep_spacing": spacing, "prediction_type": prediction}
+            for order in (1, 2, 3):
+                yield unipc, LINEAR, {**common, "solver_order": order}, 0.0
+                yield deis, LINEAR, {**common, "solver_order": order}, 0.0
+    for level in ({"use_karras_sigmas": True}, {"use_exponential_sigmas": True}, {"use_beta_sigmas": True}):
+        for name in (unipc, deis, single):
+            yield name, LINEAR, {**level, **v}, 0.0
+            yield name, SCALED, level, 0.0
+    for betas in (SCALED, COSINE, TRAINED):
+        for name in (unipc, deis, single):
+            yield name, betas, v, 0.0
+    for own in (
+        {"solver_type": "bh1", **sigma_min}, {"solver_type": "bh1", "solver_order": 3, **sigma_min},
+        {"lower_order_final": False, "solver_order": 3, **sigma_min}, {"predict_x0": False, **sigma_min},
+        {"predict_x0": False, "solver_order": 3, "solver_type": "bh1", **sigma_min}, {"disable_corrector": [0, 1, 4]},
+        {"thresholding": True, "sample_max_value": 1.5, "dynamic_thresholding_ratio": 0.9}, {"solver_type": "heun"},
+        {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"},
+    ):
+        yield unipc, LINEAR, {**own, **v}, 0.0
+    for own in (
+        {"lower_order_final": False, "solver_order": 3},
+        {"thresholding": True, "sample_max_value": 1.5, "dynamic_thresholding_ratio": 0.9},
+    ):
+        yield deis, LINEAR, {**own, **v}, 0.0
+    ode, sde = {"algorithm_type": "dpmsolver", **sigma_min}, {"algorithm_type": "sde-dpmsolver", **sigma_min}
+    sde_pp = {"algorithm_type": "sde-dpmsolver++"}
+    for order in (1, 2, 3):
+        for solver in ("midpoint", "heun"):
+            own = {"solver_order": order, "solver_type": solver}
+            for prediction in PREDICTIONS:
+                yield single, LINEAR, {**own, "prediction_type": prediction}, 0.0
+            for last in (sigma_min, {"lower_order_final": True, **sigma_min}):
+                yield single, LINEAR, {**own, **v, **last}, 0.0
+            yield single, LINEAR, {**own, **ode, **v}, 0.0
+            yield multi, LINEAR, {**own, **ode, **v}, 0.0
+            yield multi, SCALED, {**own, **ode}, 0.0
+            if order < 3:
+                yield single, LINEAR, {**own, **sde_pp, **v}, 0.0
+                yield multi, LINEAR, {**own, **sde, **v}, 0.0
+    yield multi, LINEAR, {**ode, "thresholding": True, "sample_max_value": 1.5, "use_karras_sigmas": True, **v}, 0.0
 
 
 def ancestors_and_distilled_configs():
@@ -158,6 +208,14 @@ def ancestral_levels_in_f64(scheduler):
     assert torch.equal(own, scheduler.timesteps[::2])
 
 
+def integrates_noise(scheduler):
+    """Whether a step is a difference of two terms that are as many times larger as the level is high (157, or 20291 with
+    cosine betas). In f32 that leaves 1e-4 to 1e-2 of rounding; of these forms the trace is computed in f64."""
+    config = scheduler.config
+    return (isinstance(scheduler, diffusers.DEISMultistepScheduler) or not config.get("predict_x0", True)
+            or config.get("algorithm_type") in ("dpmsolver", "sde-dpmsolver"))
+
+
 def trace(scheduler, steps, eta):
     """The numbers of one run, in the order that the docstring above gives: timesteps and sigmas first."""
     scheduler.set_timesteps(steps)
@@ -165,6 +223,9 @@ def trace(scheduler, steps, eta):
         scheduler.set_begin_index(0)  # not found by value, which starts at the second of two equal timesteps
     if isinstance(scheduler, diffusers.LMSDiscreteScheduler):
         # Its coefficients are integrals of products of f32 numbers, good to 7e-5 only; of these they are as they are meant.
+        scheduler.sigmas = scheduler.sigmas.double()
+    exact = integrates_noise(scheduler)
+    if exact:
         scheduler.sigmas = scheduler.sigmas.double()
     if isinstance(scheduler, diffusers.KDPM2AncestralDiscreteScheduler):
         ancestral_levels_in_f64(scheduler)
@@ -175,9 +236,12 @@ def trace(scheduler, steps, eta):
     generator = torch.Generator("cpu").manual_seed(SEED)
     sample = torch.randn((1, *SHAPE), generator=generator) * scheduler.init_noise_sigma
     for t in scheduler.timesteps:
+        sample = sample.double() if exact else sample
         model_input = scheduler.scale_model_input(sample, t)
         more = {name: value for name, value in (("eta", eta), ("generator", generator)) if name in takes}
-        sample = scheduler.step(fake_model(model_input, t), t, sample, **more).prev_sample
+        model_output = fake_model(model_input, t)
+        model_output = model_output.double() if exact else model_output
+        sample = scheduler.step(model_output, t, sample, **more).prev_sample
         yield model_input.flatten()
         yield sample.flatten()
 
