@@ -202,6 +202,7 @@ fn goldens_of_different_schedulers_differ_by_far_more_than_the_tolerance() {
 #[derive(Deserialize)]
 struct NoiseGoldens {
     streams: Vec<Stream>,
+    numpy_streams: Vec<Stream>,
 }
 
 #[derive(Deserialize)]
@@ -220,15 +221,17 @@ struct Draw {
 }
 
 #[test]
-fn torch_cpu_noise_is_torchs_bit_for_bit() {
+fn torch_cpu_and_numpy_noise_is_theirs_bit_for_bit() {
     let goldens: NoiseGoldens = serde_json::from_slice(&golden("noise.json")).expect("noise.json");
-    assert_eq!(goldens.streams.len(), 15);
-    for Stream { seed, draws } in goldens.streams {
-        let mut noise = NoiseKind::TorchCpu.source(seed);
+    assert_eq!((goldens.streams.len(), goldens.numpy_streams.len()), (15, 3));
+    let torch = goldens.streams.into_iter().map(|stream| (NoiseKind::TorchCpu, stream));
+    let numpy = goldens.numpy_streams.into_iter().map(|stream| (NoiseKind::Numpy, stream));
+    for (kind, Stream { seed, draws }) in torch.chain(numpy) {
+        let mut noise = kind.source(seed);
         for (number, Draw { shape, first, last }) in draws.into_iter().enumerate() {
             let bits: Vec<u32> = noise.draw(shape).iter().map(|x| x.to_bits()).collect();
-            assert_eq!(bits[..first.len()], first, "seed {seed}, draw {number} {shape:?}");
-            assert_eq!(bits[bits.len() - last.len()..], last, "seed {seed}, draw {number} {shape:?}");
+            assert_eq!(bits[..first.len()], first, "{kind}, seed {seed}, draw {number} {shape:?}");
+            assert_eq!(bits[bits.len() - last.len()..], last, "{kind}, seed {seed}, draw {number} {shape:?}");
         }
     }
 }

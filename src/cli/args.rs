@@ -76,7 +76,10 @@ pub struct JobArgs {
     /// How the manifests are read.
     #[command(flatten)]
     pub reading: ReadingArgs,
-    /// Noise generator; the same seed gives the same picture as in the tool it is named after
+    /// Noise generator: `torch-cpu`, `torch-cuda` or `numpy`
+    ///
+    /// The same seed gives the same picture as in the tool it is named after: diffusers with a CPU generator, diffusers with
+    /// a CUDA generator (and A1111), or diffusers' ONNX pipelines.
     #[arg(long, default_value = "torch-cpu", env = "NIGHTSHIFT_NOISE", value_name = "KIND")]
     pub noise: NoiseKind,
     /// Make at most N of the missing images, the first in manifest order

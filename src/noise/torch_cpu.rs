@@ -1,71 +1,9 @@
-//! Seeded Gaussian noise, the same numbers as other tools draw for the same seed. Pure.
-//!
-//! An image owns one [`Noise`]: its first draw is the initial latents, later draws are the fresh noise of the samplers
-//! that use any. So the noise of an image depends on (seed, draw number) and never on who shares its batch.
-//!
-//! A new source is a new implementor of [`Noise`] and one more [`NoiseKind`].
-
-use std::fmt;
-use std::str::FromStr;
+//! `torch.randn` on a CPU.
 
 use ndarray::Array3;
 
-use crate::error::{Error, ErrorKind, Result};
-
-/// A stream of standard normal numbers.
-pub trait Noise: Send {
-    /// Returns the next draw: independent N(0, 1) numbers of `shape` `[channels, height, width]`.
-    fn draw(&mut self, shape: (usize, usize, usize)) -> Array3<f32>;
-}
-
-/// Which tool's random numbers to draw.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum NoiseKind {
-    /// `torch.randn` with a CPU generator: what diffusers draws for `torch.Generator("cpu").manual_seed(seed)`.
-    TorchCpu,
-}
-
-impl NoiseKind {
-    /// Every kind, for help texts.
-    pub const ALL: &'static [NoiseKind] = &[NoiseKind::TorchCpu];
-
-    /// Returns the name that the command line uses.
-    pub fn name(self) -> &'static str {
-        match self {
-            NoiseKind::TorchCpu => "torch-cpu",
-        }
-    }
-
-    /// Returns a fresh stream for `seed`.
-    pub fn source(self, seed: u64) -> Box<dyn Noise> {
-        match self {
-            NoiseKind::TorchCpu => Box::new(TorchCpu::new(seed)),
-        }
-    }
-}
-
-impl fmt::Display for NoiseKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for NoiseKind {
-    type Err = Error;
-
-    /// Returns the kind called `text`.
-    ///
-    /// # Errors
-    /// `unknown_noise` (usage) when there is none.
-    fn from_str(text: &str) -> Result<Self> {
-        NoiseKind::ALL.iter().copied().find(|kind| kind.name().eq_ignore_ascii_case(text)).ok_or_else(|| {
-            let names: Vec<_> = NoiseKind::ALL.iter().map(|kind| format!("`{kind}`")).collect();
-            Error::new(ErrorKind::Usage, "unknown_noise", format!("`{text}` is not a source of noise"))
-                .hint(format!("use {}", names.join(" or ")))
-        })
-    }
-}
+use super::Noise;
+use super::mt19937::Mt19937;
 
 /// torch's CPU generator and `torch.randn` in f32.
 ///
@@ -73,7 +11,7 @@ impl FromStr for NoiseKind {
 /// f64 with the second number of each pair kept for later. Both are here. The f32 functions are those of ATen's AVX2
 /// build (`avx_mathfun.h`, torch 2.15), which is what nearly every x86 machine runs, fused operation by fused operation,
 /// so blocks are equal bit for bit to torch on such machines; torch on other processors differs by a few ulp.
-struct TorchCpu {
+pub(super) struct TorchCpu {
     engine: Mt19937,
     /// The second half of the last scalar Box-Muller pair (ATen: `next_double_normal_sample`).
     next_normal: Option<f64>,
@@ -83,7 +21,7 @@ struct TorchCpu {
 const BLOCK: usize = 16;
 
 impl TorchCpu {
-    fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         // Truncation is ATen's: only the low 32 bits of a seed count.
         TorchCpu { engine: Mt19937::new(seed as u32), next_normal: None }
     }
@@ -199,72 +137,9 @@ fn cephes_sin_cos(x: f32) -> (f32, f32) {
     (sin, cos)
 }
 
-/// The 32-bit Mersenne Twister of Matsumoto and Nishimura (1998), seeded as ATen seeds it.
-struct Mt19937 {
-    state: [u32; 624],
-    next: usize,
-}
-
-impl Mt19937 {
-    fn new(seed: u32) -> Self {
-        let mut state = [0; 624];
-        state[0] = seed;
-        for j in 1..624 {
-            let previous: u32 = state[j - 1];
-            state[j] = 1_812_433_253u32.wrapping_mul(previous ^ (previous >> 30)).wrapping_add(j as u32);
-        }
-        Mt19937 { state, next: 624 }
-    }
-
-    fn next_u32(&mut self) -> u32 {
-        if self.next == 624 {
-            self.refill();
-        }
-        let mut y = self.state[self.next];
-        self.next += 1;
-        y ^= y >> 11;
-        y ^= (y << 7) & 0x9d2c_5680;
-        y ^= (y << 15) & 0xefc6_0000;
-        y ^ (y >> 18)
-    }
-
-    fn refill(&mut self) {
-        for j in 0..624 {
-            let mixed = (self.state[j] & 0x8000_0000) | (self.state[(j + 1) % 624] & 0x7fff_ffff);
-            let twist = (mixed >> 1) ^ if mixed & 1 == 1 { 0x9908_b0df } else { 0 };
-            self.state[j] = self.state[(j + 397) % 624] ^ twist;
-        }
-        self.next = 0;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_engine_is_the_published_one() {
-        // The 10,000th number for seed 5489 is given by the C++ standard (rand.predef).
-        let mut engine = Mt19937::new(5489);
-        assert_eq!((0..10_000).map(|_| engine.next_u32()).last(), Some(4_123_659_995));
-    }
-
-    #[test]
-    fn only_the_low_32_bits_of_a_seed_count() {
-        let draw = |seed| NoiseKind::TorchCpu.source(seed).draw((4, 4, 4));
-        assert_eq!(draw(5), draw((1 << 32) + 5));
-        assert_ne!(draw(5), draw(6));
-    }
-
-    #[test]
-    fn names_go_there_and_back() {
-        for kind in NoiseKind::ALL {
-            assert_eq!(kind.to_string().parse::<NoiseKind>().expect("its own name"), *kind);
-        }
-        let error = "torch".parse::<NoiseKind>().expect_err("no such kind");
-        assert_eq!(error.to_string(), "`torch` is not a source of noise");
-        assert_eq!(error.how_to_fix(), Some("use `torch-cpu`"));
-    }
 
     #[test]
     fn the_approximations_are_good_to_single_precision() {
