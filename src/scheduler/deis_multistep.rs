@@ -76,6 +76,7 @@ fn build(fields: &Fields, num_inference_steps: u32, _eta: f64) -> Result<Schedul
         weights: (0..n).map(|i| weights(&sigmas, i, order_of(i))).collect(),
         remembered: order - 1,
         draws: false,
+        input_scales: None,
         clipping: Clipping::read(fields, None)?,
     };
     let numbers = Numbers { timesteps, sigmas: Some(sigmas), init_noise_sigma: 1.0 };

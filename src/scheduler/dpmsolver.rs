@@ -130,13 +130,22 @@ pub(super) struct Integral {
 }
 
 impl Integral {
-    /// Returns the scalars of a step from level `from` to the lower level `to`; `None` where it has no length.
+    /// Returns the scalars of a step from level `from` to the lower level `to` for unit-power samples; `None` where it has no
+    /// length.
     pub(super) fn new(algorithm: AlgorithmType, from: f64, to: f64) -> Option<Self> {
-        let h = from.ln() - to.ln();
+        Self::between(algorithm, alpha_sigma(from), alpha_sigma(to))
+    }
+
+    /// As [`Integral::new`], between samples that are alpha picture + sigma noise.
+    pub(super) fn between(
+        algorithm: AlgorithmType,
+        (alpha_s, sigma_s): (f64, f64),
+        (alpha_t, sigma_t): (f64, f64),
+    ) -> Option<Self> {
+        let h = (sigma_s / alpha_s).ln() - (sigma_t / alpha_t).ln();
         if h <= 0.0 {
             return None;
         }
-        let ((alpha_s, sigma_s), (alpha_t, sigma_t)) = (alpha_sigma(from), alpha_sigma(to));
         let sde = algorithm.sde;
         Some(if algorithm.of_noise {
             let growth = h.exp_m1();

@@ -10,7 +10,7 @@ use super::multistep::{Multistep, Weights};
 use super::registry::{Algorithm, Variant};
 use super::schedule::{Numbers, Schedule};
 use super::sigmas::{self, FinalSigmas};
-use super::unit_power::{self, Rules};
+use super::unit_power::{self, Rules, alpha_sigma};
 use super::{betas, timesteps};
 use crate::error::Result;
 
@@ -67,9 +67,10 @@ fn build(fields: &Fields, num_inference_steps: u32, _eta: f64) -> Result<Schedul
     let (timesteps, sigmas) = unit_power::levels(fields, rules, num_inference_steps)?;
     let solver = Multistep {
         readings: sigmas[..timesteps.len()].iter().map(|sigma| settings.reading(*sigma)).collect(),
-        weights: (0..timesteps.len()).map(|i| solution.weights(&sigmas, i)).collect(),
+        weights: (0..timesteps.len()).map(|i| solution.weights(&sigmas, i, alpha_sigma)).collect(),
         remembered: settings.order - 1,
         draws: settings.algorithm.sde,
+        input_scales: None,
         clipping: Clipping::read(fields, None)?,
     };
     let numbers = Numbers { timesteps, sigmas: Some(sigmas), init_noise_sigma: 1.0 };
@@ -78,14 +79,14 @@ fn build(fields: &Fields, num_inference_steps: u32, _eta: f64) -> Result<Schedul
 
 /// The fields that choose between forms of the algorithm.
 #[derive(Debug)]
-struct Solution {
-    settings: Settings,
+pub(super) struct Solution {
+    pub(super) settings: Settings,
     lower_order_final: bool,
     euler_at_final: bool,
 }
 
 impl Solution {
-    fn read(fields: &Fields) -> Result<Self> {
+    pub(super) fn read(fields: &Fields) -> Result<Self> {
         let settings = Settings::read(fields)?;
         if settings.order == 3 && settings.algorithm.sde {
             // diffusers has it for `sde-dpmsolver++`, but its weight of the second difference goes to -1 for small steps
@@ -113,9 +114,11 @@ impl Solution {
         self.settings.order.min(i + 1).min(at_end)
     }
 
-    /// Returns the weights of step `i`, from level `sigmas[i]` to `sigmas[i + 1]`.
-    fn weights(&self, sigmas: &[f64], i: usize) -> Weights {
-        let Some(step) = Integral::new(self.settings.algorithm, sigmas[i], sigmas[i + 1]) else { return Weights::STAY };
+    /// Returns the weights of step `i`, from level `sigmas[i]` to `sigmas[i + 1]`, of samples that are as much picture and
+    /// noise as `alpha_sigma` says of their level.
+    pub(super) fn weights(&self, sigmas: &[f64], i: usize, alpha_sigma: fn(f64) -> (f64, f64)) -> Weights {
+        let (from, to) = (alpha_sigma(sigmas[i]), alpha_sigma(sigmas[i + 1]));
+        let Some(step) = Integral::between(self.settings.algorithm, from, to) else { return Weights::STAY };
         let order = self.order_of(i, sigmas.len() - 1);
         let (d1, d2) = differences(order, step.h, |back| sigmas[i - back].ln() - sigmas[i + 1 - back].ln());
         let midpoint = order == 2 && self.settings.solver == SolverType::Midpoint;
@@ -149,7 +152,6 @@ fn differences(order: usize, h: f64, step: impl Fn(usize) -> f64) -> ([f64; 3], 
 mod tests {
     use super::super::dpmsolver::AlgorithmType;
     use super::super::prediction::PredictionType;
-    use super::super::unit_power::alpha_sigma;
     use super::*;
 
     fn solution(order: usize, solver: SolverType, final_sigmas: FinalSigmas) -> Solution {
@@ -178,7 +180,7 @@ mod tests {
             for solver in [SolverType::Midpoint, SolverType::Heun] {
                 let solution = solution(order, solver, FinalSigmas::Zero);
                 for i in 0..5 {
-                    let weights = solution.weights(&sigmas, i);
+                    let weights = solution.weights(&sigmas, i, alpha_sigma);
                     let (alpha_s, sigma_s) = alpha_sigma(sigmas[i]);
                     let (alpha_t, sigma_t) = alpha_sigma(sigmas[i + 1]);
                     let picture = weights.sample * alpha_s + weights.outputs.iter().sum::<f64>();

@@ -50,7 +50,7 @@ fn build(fields: &Fields, num_inference_steps: u32, _eta: f64) -> Result<Schedul
 }
 
 /// Returns the first of `values` once and every other twice.
-fn first_once_then_twice(values: &[f64]) -> Vec<f64> {
+pub(super) fn first_once_then_twice(values: &[f64]) -> Vec<f64> {
     values.iter().flat_map(|value| [*value; 2]).skip(1).collect()
 }
 

@@ -30,12 +30,14 @@ pub(super) struct Multistep {
     /// How many earlier outputs an image keeps.
     pub(super) remembered: usize,
     pub(super) draws: bool,
+    /// What the network's input is multiplied by at every step; `None` is 1.
+    pub(super) input_scales: Option<Vec<f64>>,
     pub(super) clipping: Clipping,
 }
 
 impl Solver for Multistep {
-    fn model_input(&self, _i: usize, sample: &Array3<f32>) -> Array3<f32> {
-        sample.clone()
+    fn model_input(&self, i: usize, sample: &Array3<f32>) -> Array3<f32> {
+        self.input_scales.as_ref().map_or_else(|| sample.clone(), |scales| sample * scales[i] as f32)
     }
 
     fn step(

@@ -35,7 +35,7 @@ fn evaluations(name: &str, n: usize) -> usize {
     match name {
         "pndm" => n + 9,
         "plms" if n > 1 => n + 1,
-        _ if name.starts_with("heun") || name.starts_with("dpm2") => 2 * n - 1,
+        _ if name.starts_with("heun") || name.starts_with("dpm2") || name == "flow_heun" => 2 * n - 1,
         _ => n,
     }
 }
@@ -134,7 +134,14 @@ proptest! {
         // between whose neighbours are rounded.
         let rises = name == "pndm" || name.starts_with("dpm2");
         prop_assert!(rises || schedule.timesteps().windows(2).all(falls));
-        prop_assert!(schedule.timesteps().iter().all(|t| (0.0..1000.0).contains(t)));
+        let timesteps = match name {
+            // A quarter of ln sigma.
+            "edm_euler" | "edm_dpmpp_2m" => -2.0..2.0,
+            // The end of training is pure noise.
+            "flow_euler" | "flow_heun" => 0.0..1001.0,
+            _ => 0.0..1000.0,
+        };
+        prop_assert!(schedule.timesteps().iter().all(|t| timesteps.contains(t)));
         if let Some(sigmas) = schedule.sigmas() {
             prop_assert!(sigmas.len() > count);
             prop_assert!(sigmas.iter().all(|sigma| sigma.is_finite()));

@@ -5,8 +5,9 @@ use crate::error::{Error, ErrorKind, Result};
 use super::fields::{Fields, Neutral};
 use super::schedule::Schedule;
 use super::{
-    ddim, ddpm, deis_multistep, dpmsolver_multistep, dpmsolver_singlestep, euler_ancestral_discrete, euler_discrete,
-    heun_discrete, k_dpm_2_ancestral_discrete, k_dpm_2_discrete, lcm, lms_discrete, pndm, tcd, unipc_multistep,
+    ddim, ddpm, deis_multistep, dpmsolver_multistep, dpmsolver_singlestep, edm_dpmsolver_multistep, edm_euler,
+    euler_ancestral_discrete, euler_discrete, flow_match_euler_discrete, flow_match_heun_discrete, heun_discrete,
+    k_dpm_2_ancestral_discrete, k_dpm_2_discrete, lcm, lms_discrete, pndm, tcd, unipc_multistep,
 };
 
 /// Every algorithm; the order is that of help texts.
@@ -26,6 +27,10 @@ static ALGORITHMS: &[&Algorithm] = &[
     &k_dpm_2_ancestral_discrete::ALGORITHM,
     &lcm::ALGORITHM,
     &tcd::ALGORITHM,
+    &flow_match_euler_discrete::ALGORITHM,
+    &flow_match_heun_discrete::ALGORITHM,
+    &edm_euler::ALGORITHM,
+    &edm_dpmsolver_multistep::ALGORITHM,
 ];
 
 /// An algorithm: its names, the fields of `scheduler_config.json` it knows, and how it computes a schedule.

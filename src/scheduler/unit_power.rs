@@ -80,6 +80,11 @@ impl Reading {
         Reading { original: prediction_type.original(alpha, sigma), noise: None }
     }
 
+    /// The reading as picture by weights of sample and output.
+    pub(super) fn of_weights(original: Mix) -> Self {
+        Reading { original, noise: None }
+    }
+
     /// The reading as noise.
     pub(super) fn noise(prediction_type: PredictionType, sigma: f64) -> Self {
         let picture = Self::picture(prediction_type, sigma);

@@ -91,6 +91,7 @@ def configs():
     yield from exploding_configs()
     yield from ancestors_and_distilled_configs()
     yield from exponential_configs()
+    yield from flow_and_edm_configs()
 
 
 def exploding_configs():
@@ -110,6 +111,29 @@ def exploding_configs():
     yield names[1], LINEAR, {"clip_sample": True, "clip_sample_range": 1.5, "prediction_type": "v_prediction"}, 0.0
     for name in ("DPMSolverMultistepScheduler", "EulerDiscreteScheduler"):
         yield name, SCALED, {"use_beta_sigmas": True, "prediction_type": "v_prediction"}, 0.0
+
+
+def flow_and_edm_configs():
+    """The classes with samples and networks of their own kind."""
+    flow, heun = "FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"
+    for own in ({}, {"shift": 3.0}, {"shift": 0.5}):
+        yield flow, {}, own, 0.0
+        yield heun, {}, own, 0.0
+    for own in ({"use_karras_sigmas": True}, {"use_exponential_sigmas": True}, {"use_beta_sigmas": True},
+                {"shift_terminal": 0.1}, {"stochastic_sampling": True}, {"num_train_timesteps": 500}):
+        yield flow, {}, {"shift": 3.0, **own}, 0.0
+    euler, multi = "EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"
+    for schedule in ("karras", "exponential"):
+        for prediction in ("epsilon", "v_prediction"):
+            common = {"sigma_schedule": schedule, "prediction_type": prediction}
+            yield euler, {}, common, 0.0
+            yield multi, {}, common, 0.0
+    for own in ({"sigma_min": 0.01, "sigma_max": 20.0, "sigma_data": 1.0, "rho": 5.0}, {"final_sigmas_type": "sigma_min"}):
+        yield euler, {}, own, 0.0
+        yield multi, {}, own, 0.0
+    for own in ({"solver_order": 3}, {"solver_order": 1}, {"solver_type": "heun"}, {"algorithm_type": "sde-dpmsolver++"},
+                {"thresholding": True, "sample_max_value": 1.5}, {"euler_at_final": True, "solver_order": 3}):
+        yield multi, {}, own, 0.0
 
 
 def exponential_configs():
@@ -232,12 +256,15 @@ def trace(scheduler, steps, eta):
     takes = inspect.signature(scheduler.step).parameters
     yield scheduler.timesteps
     yield getattr(scheduler, "sigmas", torch.zeros(0))
-    yield torch.tensor([float(scheduler.init_noise_sigma)])
+    # The flow-matching classes have neither: their pipelines start from the noise and pass it on as it is.
+    init_noise_sigma = float(getattr(scheduler, "init_noise_sigma", 1.0))
+    scale_model_input = getattr(scheduler, "scale_model_input", lambda sample, t: sample)
+    yield torch.tensor([init_noise_sigma])
     generator = torch.Generator("cpu").manual_seed(SEED)
-    sample = torch.randn((1, *SHAPE), generator=generator) * scheduler.init_noise_sigma
+    sample = torch.randn((1, *SHAPE), generator=generator) * getattr(scheduler, "init_noise_sigma", 1.0)
     for t in scheduler.timesteps:
         sample = sample.double() if exact else sample
-        model_input = scheduler.scale_model_input(sample, t)
+        model_input = scale_model_input(sample, t)
         more = {name: value for name, value in (("eta", eta), ("generator", generator)) if name in takes}
         model_output = fake_model(model_input, t)
         model_output = model_output.double() if exact else model_output
