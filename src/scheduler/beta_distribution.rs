@@ -5,7 +5,7 @@
 const A: f64 = 0.6;
 
 /// B(0.6, 0.6) = gamma(0.6)² / gamma(1.2).
-const COMPLETE: f64 = 1.489_192_248_812_817_1 * 1.489_192_248_812_817_1 / 0.918_168_742_399_760_7;
+const COMPLETE: f64 = 1.489_192_248_812_817 * 1.489_192_248_812_817 / 0.918_168_742_399_760_7;
 
 /// Returns the x in [0, 1] below which the share `p` of the distribution lies, to about 1e-15.
 pub(super) fn quantile(p: f64) -> f64 {

@@ -62,9 +62,9 @@ fn build(fields: &Fields, num_inference_steps: u32, _eta: f64) -> Result<Schedul
 fn orders(settings: &Settings, lower_order_final: bool, n: usize) -> Vec<usize> {
     let order = settings.order;
     let to_zero = settings.final_sigmas == FinalSigmas::Zero;
-    let lower_at_end = lower_order_final || n % order != 0 || to_zero;
+    let lower_at_end = lower_order_final || !n.is_multiple_of(order) || to_zero;
     let mut orders: Vec<usize> = (0..n).map(|i| i % order + 1).collect();
-    if lower_at_end && n % order == 0 && order > 1 {
+    if lower_at_end && n.is_multiple_of(order) && order > 1 {
         // A whole last block becomes [1, 2, 1] or [1, 1].
         orders[n - 1] = 1;
     }
