@@ -7,7 +7,7 @@ use nightshift::engine::{Departure, LanePool, Member, TimestepInput, Unet};
 use nightshift::error::{Error, ErrorKind, Result};
 use nightshift::job::{ImageTask, Job};
 use nightshift::noise::NoiseKind;
-use nightshift::scheduler::SchedulerConfig;
+use nightshift::scheduler::{ScheduleRequest, SchedulerConfig};
 use proptest::prelude::*;
 
 const SIZE: (usize, usize, usize) = (2, 3, 3);
@@ -71,7 +71,7 @@ fn member(ordinal: u64, steps: u32, guided: bool, scheduler: &str) -> Member {
     };
     let task = ImageTask::new(Arc::new(job), 0, ordinal, 0);
     let config = SchedulerConfig::from_json("{}").expect("an empty config").select(scheduler).expect("a known name");
-    let schedule = Arc::new(config.schedule(steps, 0.0).expect("a schedule"));
+    let schedule = Arc::new(config.schedule(&ScheduleRequest::steps(steps)).expect("a schedule"));
     let mut noise = NoiseKind::TorchCpu.source(task.seed);
     let latents = noise.draw(SIZE);
     let embeds = |value: f32| Arc::new(Array2::from_elem((1, 1), value));

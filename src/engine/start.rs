@@ -8,7 +8,7 @@ use super::pool::Member;
 use crate::error::{Error, Result};
 use crate::job::ImageTask;
 use crate::noise::NoiseKind;
-use crate::scheduler::{Schedule, SchedulerConfig};
+use crate::scheduler::{Schedule, ScheduleRequest, SchedulerConfig};
 
 /// Images whose texts are encoded together.
 const AHEAD: usize = 16;
@@ -68,7 +68,8 @@ impl<'a> Starter<'a> {
         if let Some(schedule) = self.schedules.get(&key) {
             return Ok(schedule.clone());
         }
-        let schedule = Arc::new(self.config.select(&job.scheduler)?.schedule(job.num_inference_steps, job.eta)?);
+        let request = ScheduleRequest { eta: job.eta, ..ScheduleRequest::steps(job.num_inference_steps) };
+        let schedule = Arc::new(self.config.select(&job.scheduler)?.schedule(&request)?);
         self.schedules.insert(key, schedule.clone());
         Ok(schedule)
     }

@@ -12,7 +12,7 @@ use crate::model::{Inspection, ModelSpec};
 use crate::onnx::Doctor;
 use crate::output::status::{self, Status};
 use crate::output::{fingerprint, run_folder};
-use crate::scheduler::{Schedule, SchedulerConfig};
+use crate::scheduler::{Schedule, ScheduleRequest, SchedulerConfig};
 
 /// Describes the model folder `dir`.
 ///
@@ -42,7 +42,7 @@ pub fn schedule(options: &ScheduleOptions) -> Result<Schedule> {
         Some(name) => config.select(name)?,
         None => config,
     };
-    config.schedule(options.steps, 0.0)
+    config.schedule(&ScheduleRequest::steps(options.steps))
 }
 
 fn unreadable(file: &Path, error: std::io::Error) -> Error {

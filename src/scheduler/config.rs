@@ -2,10 +2,11 @@
 
 use serde_json::Value;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 
 use super::fields::{Fields, bad, parse_python_json, written, wrong};
 use super::registry::{self, Algorithm};
+use super::request::ScheduleRequest;
 use super::schedule::Schedule;
 
 /// Fields of diffusers' other schedulers that real configs carry along. diffusers ignores what the class at hand does not
@@ -65,24 +66,25 @@ impl SchedulerConfig {
             config.fields.0.insert((*key).to_string(), written(json));
         }
         // Any schedule reads every field; that an algorithm cannot make so few steps is no fault of the config.
-        match config.schedule(1, 0.0) {
+        match config.schedule(&ScheduleRequest::steps(1)) {
             Err(error) if error.code() != "num_inference_steps" => Err(error),
             _ => Ok(config),
         }
     }
 
-    /// Computes the schedule of `num_inference_steps` steps. `eta` in [0, 1] is the share of fresh noise of DDIM; other
-    /// algorithms ignore it, as diffusers does.
+    /// Computes the schedule that `request` asks for.
     ///
     /// # Errors
     /// `unknown_scheduler` (usage) when the config's class is not ours and none was selected; `scheduler_config` (model)
     /// when a field has an impossible value, or one that we do not honour; `num_inference_steps` (usage) when the
-    /// algorithm cannot make that many; `eta` (usage) outside [0, 1].
-    pub fn schedule(&self, num_inference_steps: u32, eta: f64) -> Result<Schedule> {
+    /// algorithm cannot make that many; `eta` (usage) outside [0, 1]; `strength` (usage) outside [0, 1], when it leaves no
+    /// step, and when the algorithm cannot begin part-way; `timesteps` or `sigmas` (usage) when it cannot take them.
+    pub fn schedule(&self, request: &ScheduleRequest) -> Result<Schedule> {
         let algorithm = self.algorithm.ok_or_else(|| registry::unknown(&self.class_name))?;
         self.refuse_dishonoured_fields(algorithm)?;
+        refuse_custom(algorithm, request)?;
         let fields = self.fields.of_class(|key| algorithm.knows(key), algorithm.defaults);
-        (algorithm.build)(&fields, num_inference_steps, eta)
+        (algorithm.build)(&fields, request)
     }
 
     /// Returns how many timesteps the model was trained with (1000 where the config does not say).
@@ -134,6 +136,17 @@ impl SchedulerConfig {
     }
 }
 
+/// Refuses timesteps and levels of the request's own, which no algorithm takes yet.
+fn refuse_custom(algorithm: &Algorithm, request: &ScheduleRequest) -> Result<()> {
+    for (what, values) in [("timesteps", &request.timesteps), ("sigmas", &request.sigmas)] {
+        if values.is_some() {
+            let message = format!("`{}` takes no {what}", algorithm.class_name);
+            return Err(Error::new(ErrorKind::Usage, what, message).hint("give a number of steps"));
+        }
+    }
+    Ok(())
+}
+
 impl std::fmt::Debug for SchedulerConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SchedulerConfig").field("class_name", &self.class_name).field("fields", &self.fields.0).finish()
@@ -165,7 +178,7 @@ mod tests {
         let text = STABLE_DIFFUSION_1.replace("PNDMScheduler", "CogVideoXDDIMScheduler");
         let config = SchedulerConfig::from_json(&text).expect("a config");
         assert!(!config.is_supported());
-        let error = config.schedule(10, 0.0).expect_err("no such algorithm");
+        let error = config.schedule(&ScheduleRequest::steps(10)).expect_err("no such algorithm");
         assert_eq!(
             (error.code(), error.message()),
             ("unknown_scheduler", "`CogVideoXDDIMScheduler` is not a scheduler")
@@ -173,9 +186,9 @@ mod tests {
         let euler = config.select("Euler").expect("fits");
         assert_eq!((euler.name(), euler.class_name()), ("euler", "EulerDiscreteScheduler"));
         // linspace is the default of Euler's class; PNDM's own default does not count.
-        assert_eq!(euler.schedule(2, 0.0).expect("a schedule").timesteps(), [999.0, 0.0]);
+        assert_eq!(euler.schedule(&ScheduleRequest::steps(2)).expect("a schedule").timesteps(), [999.0, 0.0]);
         let ddim = config.select("ddim").expect("fits");
-        assert_eq!(ddim.schedule(2, 0.0).expect("a schedule").timesteps(), [501.0, 1.0]);
+        assert_eq!(ddim.schedule(&ScheduleRequest::steps(2)).expect("a schedule").timesteps(), [501.0, 1.0]);
     }
 
     #[test]
@@ -198,7 +211,8 @@ mod tests {
     #[test]
     fn errors_name_the_field() {
         let message = |text: &str| {
-            let schedule = SchedulerConfig::from_json(text).and_then(|config| config.schedule(1, 0.0));
+            let schedule =
+                SchedulerConfig::from_json(text).and_then(|config| config.schedule(&ScheduleRequest::steps(1)));
             schedule.expect_err("refused").to_string()
         };
         let ddim = |field: &str| format!(r#"{{"_class_name": "DDIMScheduler", {field}}}"#);
@@ -217,9 +231,10 @@ mod tests {
     #[test]
     fn an_empty_config_is_the_defaults_of_whatever_is_selected() {
         let config = SchedulerConfig::from_json("{}").expect("a config");
-        assert_eq!(config.schedule(5, 0.0).expect_err("no class").code(), "unknown_scheduler");
+        assert_eq!(config.schedule(&ScheduleRequest::steps(5)).expect_err("no class").code(), "unknown_scheduler");
         for name in registry::names() {
-            let schedule = config.select(name.canonical).expect("fits").schedule(10, 0.0).expect("a schedule");
+            let schedule =
+                config.select(name.canonical).expect("fits").schedule(&ScheduleRequest::steps(10)).expect("a schedule");
             assert_eq!(schedule.scheduler(), name.class_name);
             assert!(schedule.evaluations() >= 10, "{}", name.canonical);
         }

@@ -6,8 +6,10 @@ use ndarray::{Array3, ArrayView3};
 use super::betas;
 use super::clipping::{self, Clipping};
 use super::fields::Fields;
+use super::noising;
 use super::prediction::{Mix, PredictionType, weighted_sum};
 use super::registry::{Algorithm, Variant};
+use super::request::ScheduleRequest;
 use super::schedule::{Numbers, Schedule, Solver};
 use super::timesteps::{self, Spacing, TimestepSpacing};
 use crate::error::{Error, ErrorKind, Result};
@@ -30,20 +32,24 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
 
 /// As in diffusers, a step goes from timestep t to t - `num_train_timesteps` / n (a whole division), whatever the next
 /// timestep is: with `linspace` and `trailing` the two may differ a little.
-fn build(fields: &Fields, num_inference_steps: u32, eta: f64) -> Result<Schedule> {
-    check_eta(eta)?;
+fn build(fields: &Fields, request: &ScheduleRequest) -> Result<Schedule> {
+    check_eta(request.eta)?;
     let alphas_cumprod = betas::alphas_cumprod(fields)?;
     let spacing = Spacing::read(fields, TimestepSpacing::Leading, alphas_cumprod.len())?;
-    let timesteps: Vec<f64> = spacing.timesteps(num_inference_steps)?.into_iter().map(f64::round_ties_even).collect();
-    let stride = f64::from(spacing.num_train_timesteps / num_inference_steps);
+    let timesteps: Vec<f64> =
+        spacing.timesteps(request.num_inference_steps)?.into_iter().map(f64::round_ties_even).collect();
+    let stride = f64::from(spacing.num_train_timesteps / request.num_inference_steps);
     let after_last = if fields.flag("set_alpha_to_one", true)? { 1.0 } else { alphas_cumprod[0] };
     let alpha_at = |timestep: f64| if timestep < 0.0 { after_last } else { alphas_cumprod[timestep as usize] };
     let prediction_type = fields.choice("prediction_type", PredictionType::Epsilon)?;
     prediction_type.check_alphas(&timesteps.iter().map(|timestep| alpha_at(*timestep)).collect::<Vec<_>>())?;
-    let step = |timestep: &f64| Step::new(prediction_type, alpha_at(*timestep), alpha_at(timestep - stride), eta);
+    let step =
+        |timestep: &f64| Step::new(prediction_type, alpha_at(*timestep), alpha_at(timestep - stride), request.eta);
     let steps = timesteps.iter().map(step).collect();
-    let solver = Ddim { steps, clipping: Clipping::read(fields, Some(true))?, draws: eta > 0.0 };
-    let numbers = Numbers { timesteps, sigmas: None, init_noise_sigma: 1.0 };
+    let solver = Ddim { steps, clipping: Clipping::read(fields, Some(true))?, draws: request.eta > 0.0 };
+    let begin = request.begin(timesteps.len())?;
+    let noising = timesteps.iter().map(|timestep| noising::of_alpha(alpha_at(*timestep))).collect();
+    let numbers = Numbers { timesteps, sigmas: None, init_noise_sigma: 1.0, noising, begin };
     Ok(Schedule::new(ALGORITHM.class_name, numbers, solver))
 }
 

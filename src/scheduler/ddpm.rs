@@ -6,8 +6,10 @@ use ndarray::{Array3, ArrayView3};
 use super::betas;
 use super::clipping::{self, Clipping};
 use super::fields::{Choice, Fields};
+use super::noising;
 use super::prediction::{Mix, PredictionType, weighted_sum};
 use super::registry::{Algorithm, Variant};
+use super::request::ScheduleRequest;
 use super::schedule::{Numbers, Schedule, Solver};
 use super::timesteps::{self, Spacing, TimestepSpacing};
 use crate::error::Result;
@@ -44,10 +46,11 @@ impl Choice for VarianceType {
     ];
 }
 
-fn build(fields: &Fields, num_inference_steps: u32, _eta: f64) -> Result<Schedule> {
+fn build(fields: &Fields, request: &ScheduleRequest) -> Result<Schedule> {
     let alphas_cumprod = betas::alphas_cumprod(fields)?;
     let spacing = Spacing::read(fields, TimestepSpacing::Leading, alphas_cumprod.len())?;
-    let timesteps: Vec<f64> = spacing.timesteps(num_inference_steps)?.into_iter().map(f64::round_ties_even).collect();
+    let timesteps: Vec<f64> =
+        spacing.timesteps(request.num_inference_steps)?.into_iter().map(f64::round_ties_even).collect();
     let prediction_type = fields.choice("prediction_type", PredictionType::Epsilon)?;
     let variance_type = fields.choice("variance_type", VarianceType::FixedSmall)?;
     let alphas: Vec<f64> = timesteps.iter().map(|timestep| alphas_cumprod[*timestep as usize]).collect();
@@ -61,7 +64,9 @@ fn build(fields: &Fields, num_inference_steps: u32, _eta: f64) -> Result<Schedul
     for (step, timestep) in steps.iter_mut().zip(&timesteps) {
         step.draws = *timestep > 0.0;
     }
-    let numbers = Numbers { timesteps, sigmas: None, init_noise_sigma: 1.0 };
+    let begin = request.begin(timesteps.len())?;
+    let noising = alphas.iter().map(|alpha| noising::of_alpha(*alpha)).collect();
+    let numbers = Numbers { timesteps, sigmas: None, init_noise_sigma: 1.0, noising, begin };
     let solver = Ddpm { steps, clipping: Clipping::read(fields, Some(true))? };
     Ok(Schedule::new(ALGORITHM.class_name, numbers, solver))
 }

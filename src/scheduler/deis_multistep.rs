@@ -5,8 +5,10 @@ use super::clipping::{self, Clipping};
 use super::dpmsolver::{self, AlgorithmType, Integral};
 use super::fields::{Choice, Fields, Neutral};
 use super::multistep::{Multistep, Weights};
+use super::noising;
 use super::prediction::PredictionType;
 use super::registry::{Algorithm, Variant};
+use super::request::ScheduleRequest;
 use super::schedule::{Numbers, Schedule};
 use super::sigmas::{self, FinalSigmas};
 use super::unit_power::{self, Reading, Rules, alpha_sigma};
@@ -58,18 +60,19 @@ impl Choice for LogRho {
     ];
 }
 
-fn build(fields: &Fields, num_inference_steps: u32, _eta: f64) -> Result<Schedule> {
+fn build(fields: &Fields, request: &ScheduleRequest) -> Result<Schedule> {
     fields.choice("algorithm_type", LogRho)?;
     fields.choice("solver_type", LogRho)?;
     let order = dpmsolver::order(fields)?;
     let lower_order_final = fields.flag("lower_order_final", true)?;
     let rules = Rules { last: FinalSigmas::SigmaMin, ends_at_own_least: true, rounds_karras: true };
-    let (timesteps, sigmas) = unit_power::levels(fields, rules, num_inference_steps)?;
+    let (timesteps, sigmas) = unit_power::levels(fields, rules, request.num_inference_steps)?;
     let prediction_type = fields.choice("prediction_type", PredictionType::Epsilon)?;
     let n = timesteps.len();
+    let begin = request.begin(n)?;
     let order_of = |i: usize| {
         let left = if lower_order_final && n < 15 { n - i } else { 3 };
-        order.min(i + 1).min(left)
+        order.min(i.saturating_sub(begin) + 1).min(left)
     };
     let solver = Multistep {
         readings: sigmas[..n].iter().map(|sigma| Reading::noise(prediction_type, *sigma)).collect(),
@@ -79,7 +82,8 @@ fn build(fields: &Fields, num_inference_steps: u32, _eta: f64) -> Result<Schedul
         input_scales: None,
         clipping: Clipping::read(fields, None)?,
     };
-    let numbers = Numbers { timesteps, sigmas: Some(sigmas), init_noise_sigma: 1.0 };
+    let noising = noising::of_levels(&sigmas, alpha_sigma);
+    let numbers = Numbers { timesteps, sigmas: Some(sigmas), init_noise_sigma: 1.0, noising, begin };
     Ok(Schedule::new(ALGORITHM.class_name, numbers, solver))
 }
 

@@ -7,7 +7,9 @@ use super::clipping::{self, Clipping};
 use super::dpmsolver::{self, Integral, Settings, SolverType};
 use super::fields::{Fields, Neutral, wrong};
 use super::multistep::{Multistep, Weights};
+use super::noising;
 use super::registry::{Algorithm, Variant};
+use super::request::ScheduleRequest;
 use super::schedule::{Numbers, Schedule};
 use super::sigmas::{self, FinalSigmas};
 use super::unit_power::{self, Rules, alpha_sigma};
@@ -59,21 +61,23 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
     build,
 };
 
-fn build(fields: &Fields, num_inference_steps: u32, _eta: f64) -> Result<Schedule> {
+fn build(fields: &Fields, request: &ScheduleRequest) -> Result<Schedule> {
     let solution = Solution::read(fields)?;
     let settings = &solution.settings;
     let rules =
         Rules { last: settings.final_sigmas, ends_at_own_least: false, rounds_karras: !betas::are_squaredcos(fields)? };
-    let (timesteps, sigmas) = unit_power::levels(fields, rules, num_inference_steps)?;
+    let (timesteps, sigmas) = unit_power::levels(fields, rules, request.num_inference_steps)?;
+    let begin = request.begin(timesteps.len())?;
     let solver = Multistep {
         readings: sigmas[..timesteps.len()].iter().map(|sigma| settings.reading(*sigma)).collect(),
-        weights: (0..timesteps.len()).map(|i| solution.weights(&sigmas, i, alpha_sigma)).collect(),
+        weights: (0..timesteps.len()).map(|i| solution.weights(&sigmas, i, begin, alpha_sigma)).collect(),
         remembered: settings.order - 1,
         draws: settings.algorithm.sde,
         input_scales: None,
         clipping: Clipping::read(fields, None)?,
     };
-    let numbers = Numbers { timesteps, sigmas: Some(sigmas), init_noise_sigma: 1.0 };
+    let noising = noising::of_levels(&sigmas, alpha_sigma);
+    let numbers = Numbers { timesteps, sigmas: Some(sigmas), init_noise_sigma: 1.0, noising, begin };
     Ok(Schedule::new(ALGORITHM.class_name, numbers, solver))
 }
 
@@ -100,8 +104,9 @@ impl Solution {
         })
     }
 
-    /// Returns the order of step `i` of `n`: what memory allows, and less at the end where that is asked for.
-    fn order_of(&self, i: usize, n: usize) -> usize {
+    /// Returns the order of step `i` of `n`, the first being `begin`: what memory allows, and less at the end where that is
+    /// asked for.
+    fn order_of(&self, i: usize, n: usize, begin: usize) -> usize {
         let few_left = self.lower_order_final && n < 15;
         let to_zero = self.settings.final_sigmas == FinalSigmas::Zero;
         let at_end = if i + 1 == n && (self.euler_at_final || few_left || to_zero) {
@@ -111,15 +116,21 @@ impl Solution {
         } else {
             3
         };
-        self.settings.order.min(i + 1).min(at_end)
+        self.settings.order.min(i.saturating_sub(begin) + 1).min(at_end)
     }
 
     /// Returns the weights of step `i`, from level `sigmas[i]` to `sigmas[i + 1]`, of samples that are as much picture and
-    /// noise as `alpha_sigma` says of their level.
-    pub(super) fn weights(&self, sigmas: &[f64], i: usize, alpha_sigma: fn(f64) -> (f64, f64)) -> Weights {
+    /// noise as `alpha_sigma` says of their level; nothing is known of steps before `begin`.
+    pub(super) fn weights(
+        &self,
+        sigmas: &[f64],
+        i: usize,
+        begin: usize,
+        alpha_sigma: fn(f64) -> (f64, f64),
+    ) -> Weights {
         let (from, to) = (alpha_sigma(sigmas[i]), alpha_sigma(sigmas[i + 1]));
         let Some(step) = Integral::between(self.settings.algorithm, from, to) else { return Weights::STAY };
-        let order = self.order_of(i, sigmas.len() - 1);
+        let order = self.order_of(i, sigmas.len() - 1, begin);
         let (d1, d2) = differences(order, step.h, |back| sigmas[i - back].ln() - sigmas[i + 1 - back].ln());
         let midpoint = order == 2 && self.settings.solver == SolverType::Midpoint;
         let c1 = if midpoint { step.midpoint } else { step.first };
@@ -163,10 +174,12 @@ mod tests {
     #[test]
     fn orders_rise_with_memory_and_fall_at_the_end() {
         let solution = |order| solution(order, SolverType::Midpoint, FinalSigmas::Zero);
-        let orders = |solution: &Solution, n| (0..n).map(|i| solution.order_of(i, n)).collect::<Vec<_>>();
+        let orders = |solution: &Solution, n| (0..n).map(|i| solution.order_of(i, n, 0)).collect::<Vec<_>>();
         assert_eq!(orders(&solution(2), 4), [1, 2, 2, 1]);
         assert_eq!(orders(&solution(3), 5), [1, 2, 3, 2, 1]);
         assert_eq!(orders(&solution(3), 1), [1]);
+        let part_way: Vec<_> = (2..6).map(|i| solution(3).order_of(i, 6, 2)).collect();
+        assert_eq!(part_way, [1, 2, 2, 1]);
         let mut to_the_end = self::solution(2, SolverType::Midpoint, FinalSigmas::SigmaMin);
         to_the_end.lower_order_final = false;
         assert_eq!(orders(&to_the_end, 3), [1, 2, 2]);
@@ -180,7 +193,7 @@ mod tests {
             for solver in [SolverType::Midpoint, SolverType::Heun] {
                 let solution = solution(order, solver, FinalSigmas::Zero);
                 for i in 0..5 {
-                    let weights = solution.weights(&sigmas, i, alpha_sigma);
+                    let weights = solution.weights(&sigmas, i, 0, alpha_sigma);
                     let (alpha_s, sigma_s) = alpha_sigma(sigmas[i]);
                     let (alpha_t, sigma_t) = alpha_sigma(sigmas[i + 1]);
                     let picture = weights.sample * alpha_s + weights.outputs.iter().sum::<f64>();

@@ -7,11 +7,13 @@ use super::betas;
 use super::clipping::{self, Clipping};
 use super::dpmsolver::{self, Integral, Settings, SolverType};
 use super::fields::{Fields, Neutral, wrong};
+use super::noising;
 use super::prediction::weighted_sum;
 use super::registry::{Algorithm, Variant};
+use super::request::ScheduleRequest;
 use super::schedule::{Numbers, Schedule, Solver};
 use super::sigmas::{self, FinalSigmas};
-use super::unit_power::{self, Reading, Rules};
+use super::unit_power::{self, Reading, Rules, alpha_sigma};
 use crate::error::Result;
 use crate::noise::Noise;
 
@@ -37,23 +39,27 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
     build,
 };
 
-fn build(fields: &Fields, num_inference_steps: u32, _eta: f64) -> Result<Schedule> {
+fn build(fields: &Fields, request: &ScheduleRequest) -> Result<Schedule> {
     let settings = Settings::read(fields)?;
     if settings.order == 3 && settings.algorithm.sde {
         // diffusers' weights of the second difference are wrong, as in the multistep form.
         return Err(wrong("`solver_order` cannot be `3` with an `algorithm_type` of the SDE").hint("use 1 or 2"));
     }
     let rules = Rules { last: settings.final_sigmas, ends_at_own_least: false, rounds_karras: true };
-    let (timesteps, sigmas) = unit_power::levels(fields, rules, num_inference_steps)?;
+    let (timesteps, sigmas) = unit_power::levels(fields, rules, request.num_inference_steps)?;
     let orders = orders(&settings, fields.flag("lower_order_final", false)?, timesteps.len());
-    let step = |i: usize| Step::new(&settings, &sigmas, i, orders[i]);
+    let begin = request.begin(timesteps.len())?;
+    // A block that was begun part-way is shorter.
+    let order = |i: usize| orders[i].min(i.saturating_sub(begin) + 1);
+    let step = |i: usize| Step::new(&settings, &sigmas, i, order(i));
     let solver = DpmSolverSinglestep {
         readings: sigmas[..timesteps.len()].iter().map(|sigma| settings.reading(*sigma)).collect(),
         steps: (0..timesteps.len()).map(step).collect(),
         draws: settings.algorithm.sde,
         clipping: Clipping::read(fields, None)?,
     };
-    let numbers = Numbers { timesteps, sigmas: Some(sigmas), init_noise_sigma: 1.0 };
+    let noising = noising::of_levels(&sigmas, alpha_sigma);
+    let numbers = Numbers { timesteps, sigmas: Some(sigmas), init_noise_sigma: 1.0, noising, begin };
     Ok(Schedule::new(ALGORITHM.class_name, numbers, solver))
 }
 

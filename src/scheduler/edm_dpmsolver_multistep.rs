@@ -7,6 +7,7 @@ use super::edm_euler::{self, Preconditioning};
 use super::fields::{Fields, Neutral};
 use super::multistep::Multistep;
 use super::registry::{Algorithm, Variant};
+use super::request::ScheduleRequest;
 use super::schedule::Schedule;
 use super::unit_power::Reading;
 use crate::error::Result;
@@ -24,15 +25,17 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
     build,
 };
 
-fn build(fields: &Fields, num_inference_steps: u32, _eta: f64) -> Result<Schedule> {
+fn build(fields: &Fields, request: &ScheduleRequest) -> Result<Schedule> {
     let solution = Solution::read(fields)?;
-    let numbers = edm_euler::levels(fields, num_inference_steps, true)?;
+    let numbers = edm_euler::levels(fields, request, true)?;
     let sigmas = numbers.sigmas.clone().unwrap_or_default();
     let preconditioning = Preconditioning::read(fields)?;
     let evaluated = &sigmas[..sigmas.len() - 1];
     let solver = Multistep {
         readings: evaluated.iter().map(|sigma| Reading::of_weights(preconditioning.picture(*sigma))).collect(),
-        weights: (0..evaluated.len()).map(|i| solution.weights(&sigmas, i, |sigma| (1.0, sigma))).collect(),
+        weights: (0..evaluated.len())
+            .map(|i| solution.weights(&sigmas, i, numbers.begin, |sigma| (1.0, sigma)))
+            .collect(),
         remembered: solution.settings.order - 1,
         draws: solution.settings.algorithm.sde,
         input_scales: Some(evaluated.iter().map(|sigma| preconditioning.input(*sigma)).collect()),

@@ -5,8 +5,10 @@ use ndarray::{Array3, ArrayView3, Zip};
 
 use super::exploding::along;
 use super::fields::{Choice, Fields, bad};
+use super::noising;
 use super::prediction::Mix;
 use super::registry::{Algorithm, Variant};
+use super::request::ScheduleRequest;
 use super::schedule::{Numbers, Schedule, Solver};
 use super::sigmas::FinalSigmas;
 use crate::error::{Error, ErrorKind, Result};
@@ -86,7 +88,8 @@ impl Preconditioning {
 
 /// Returns timesteps (a quarter of ln sigma, falling), levels with the final one, and `init_noise_sigma`. A final level
 /// above zero is the last one again, or `sigma_min` where the class `ends_at_sigma_min`.
-pub(super) fn levels(fields: &Fields, n: u32, ends_at_sigma_min: bool) -> Result<Numbers> {
+pub(super) fn levels(fields: &Fields, request: &ScheduleRequest, ends_at_sigma_min: bool) -> Result<Numbers> {
+    let n = request.num_inference_steps;
     let (low, high) = (fields.number("sigma_min", 0.002)?, fields.number("sigma_max", 80.0)?);
     if !(low > 0.0 && low < high && high.is_finite()) {
         return Err(bad("sigma_min", &low.into(), "a number above 0 and below `sigma_max`"));
@@ -122,11 +125,12 @@ pub(super) fn levels(fields: &Fields, n: u32, ends_at_sigma_min: bool) -> Result
             }
         }
     });
-    Ok(Numbers { timesteps, sigmas: Some(sigmas), init_noise_sigma: high.hypot(1.0) })
+    let (noising, begin) = (noising::of_levels(&sigmas, noising::exploding), request.begin(n as usize)?);
+    Ok(Numbers { timesteps, sigmas: Some(sigmas), init_noise_sigma: high.hypot(1.0), noising, begin })
 }
 
-fn build(fields: &Fields, num_inference_steps: u32, _eta: f64) -> Result<Schedule> {
-    let numbers = levels(fields, num_inference_steps, false)?;
+fn build(fields: &Fields, request: &ScheduleRequest) -> Result<Schedule> {
+    let numbers = levels(fields, request, false)?;
     let sigmas = numbers.sigmas.clone().unwrap_or_default();
     let solver = EdmEuler { sigmas, preconditioning: Preconditioning::read(fields)? };
     Ok(Schedule::new(ALGORITHM.class_name, numbers, solver))

@@ -6,6 +6,7 @@ use ndarray::{Array3, ArrayView3};
 use super::exploding::Exploding;
 use super::fields::Fields;
 use super::registry::{Algorithm, Variant};
+use super::request::ScheduleRequest;
 use super::schedule::{Schedule, Solver};
 use super::sigmas::{FinalSigmas, SigmaSpacing};
 use super::{betas, timesteps};
@@ -26,8 +27,8 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
     build,
 };
 
-fn build(fields: &Fields, num_inference_steps: u32, _eta: f64) -> Result<Schedule> {
-    let (levels, numbers) = Exploding::new(fields, SigmaSpacing::Timesteps, FinalSigmas::Zero, num_inference_steps)?;
+fn build(fields: &Fields, request: &ScheduleRequest) -> Result<Schedule> {
+    let (levels, numbers) = Exploding::new(fields, SigmaSpacing::Timesteps, FinalSigmas::Zero, request)?;
     Ok(Schedule::new(ALGORITHM.class_name, numbers, EulerAncestralDiscrete { levels }))
 }
 

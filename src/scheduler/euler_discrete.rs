@@ -6,6 +6,7 @@ use ndarray::{Array3, ArrayView3};
 use super::exploding::Exploding;
 use super::fields::{Fields, Neutral};
 use super::registry::{Algorithm, Variant};
+use super::request::ScheduleRequest;
 use super::schedule::{Schedule, Solver};
 use super::sigmas::{FinalSigmas, SigmaSpacing};
 use super::{betas, sigmas, timesteps};
@@ -36,9 +37,9 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
     build,
 };
 
-fn build(fields: &Fields, num_inference_steps: u32, _eta: f64) -> Result<Schedule> {
+fn build(fields: &Fields, request: &ScheduleRequest) -> Result<Schedule> {
     let last = fields.choice("final_sigmas_type", FinalSigmas::Zero)?;
-    let (levels, numbers) = Exploding::new(fields, SigmaSpacing::read(fields)?, last, num_inference_steps)?;
+    let (levels, numbers) = Exploding::new(fields, SigmaSpacing::read(fields)?, last, request)?;
     Ok(Schedule::new(ALGORITHM.class_name, numbers, EulerDiscrete { levels }))
 }
 

@@ -6,7 +6,9 @@ use ndarray::{Array3, ArrayView3, Zip};
 use super::betas::positive_alphas_cumprod;
 use super::clipping::Clipping;
 use super::fields::Fields;
+use super::noising;
 use super::prediction::PredictionType;
+use super::request::ScheduleRequest;
 use super::schedule::Numbers;
 use super::sigmas::{FinalSigmas, SigmaSpacing, TrainingSigmas};
 use super::timesteps::{Spacing, TimestepSpacing};
@@ -20,7 +22,7 @@ pub(super) struct Exploding {
 }
 
 impl Exploding {
-    /// Computes timesteps and levels for `n` steps as `EulerDiscreteScheduler.set_timesteps` does.
+    /// Computes timesteps and levels as `EulerDiscreteScheduler.set_timesteps` does.
     ///
     /// Timesteps of `linspace` have fractions. With spaced levels (`sigma_spacing`) the ends are those of the timesteps'
     /// levels.
@@ -28,13 +30,13 @@ impl Exploding {
         fields: &Fields,
         sigma_spacing: SigmaSpacing,
         last: FinalSigmas,
-        n: u32,
+        request: &ScheduleRequest,
     ) -> Result<(Self, Numbers)> {
         let alphas_cumprod = positive_alphas_cumprod(fields)?;
         let training = TrainingSigmas::new(&alphas_cumprod)?;
         let spacing = Spacing::read(fields, TimestepSpacing::Linspace, alphas_cumprod.len())?;
         let as_f32 = |timestep: f64| f64::from(timestep as f32);
-        let mut timesteps: Vec<f64> = spacing.timesteps(n)?.into_iter().map(as_f32).collect();
+        let mut timesteps: Vec<f64> = spacing.timesteps(request.num_inference_steps)?.into_iter().map(as_f32).collect();
         let mut sigmas: Vec<f64> = timesteps.iter().map(|timestep| training.at(*timestep)).collect();
         let ends = (sigmas[0], sigmas[sigmas.len() - 1]);
         if let Some(levels) = sigma_spacing.levels(fields, ends, sigmas.len())? {
@@ -47,7 +49,8 @@ impl Exploding {
             TimestepSpacing::Leading => sigmas[0].hypot(1.0),
         };
         let prediction_type = fields.choice("prediction_type", PredictionType::Epsilon)?;
-        let numbers = Numbers { timesteps, sigmas: Some(sigmas.clone()), init_noise_sigma };
+        let (noising, begin) = (noising::of_levels(&sigmas, noising::exploding), request.begin(timesteps.len())?);
+        let numbers = Numbers { timesteps, sigmas: Some(sigmas.clone()), init_noise_sigma, noising, begin };
         Ok((Exploding { sigmas, prediction_type }, numbers))
     }
 

@@ -6,7 +6,9 @@
 use ndarray::{Array3, ArrayView3, Zip};
 
 use super::fields::{Fields, Neutral, bad};
+use super::noising;
 use super::registry::{Algorithm, Variant};
+use super::request::ScheduleRequest;
 use super::schedule::{Numbers, Schedule, Solver};
 use super::sigmas::SigmaSpacing;
 use crate::error::{Error, ErrorKind, Result};
@@ -45,9 +47,9 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
     build,
 };
 
-fn build(fields: &Fields, num_inference_steps: u32, _eta: f64) -> Result<Schedule> {
+fn build(fields: &Fields, request: &ScheduleRequest) -> Result<Schedule> {
     let shift = Shift::read(fields)?;
-    let mut sigmas = shift.sigmas(num_inference_steps)?;
+    let mut sigmas = shift.sigmas(request.num_inference_steps)?;
     if let Some(terminal) = fields.optional_number("shift_terminal")?.filter(|terminal| *terminal != 0.0) {
         stretch(&mut sigmas, terminal)?;
     }
@@ -58,7 +60,8 @@ fn build(fields: &Fields, num_inference_steps: u32, _eta: f64) -> Result<Schedul
         sigmas: sigmas.iter().map(|sigma| *sigma as f32).collect(),
         stochastic: fields.flag("stochastic_sampling", false)?,
     };
-    let numbers = Numbers { timesteps, sigmas: Some(sigmas), init_noise_sigma: 1.0 };
+    let (noising, begin) = (noising::of_levels(&sigmas, noising::flow), request.begin_of_flow(timesteps.len())?);
+    let numbers = Numbers { timesteps, sigmas: Some(sigmas), init_noise_sigma: 1.0, noising, begin };
     Ok(Schedule::new(ALGORITHM.class_name, numbers, solver))
 }
 

@@ -6,7 +6,9 @@ use super::exploding::along;
 use super::fields::{Fields, Neutral};
 use super::flow_match_euler_discrete::Shift;
 use super::heun_discrete::first_once_then_twice;
+use super::noising;
 use super::registry::{Algorithm, Variant};
+use super::request::ScheduleRequest;
 use super::schedule::{Numbers, Schedule, Solver};
 use crate::error::Result;
 use crate::noise::Noise;
@@ -20,14 +22,16 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
     build,
 };
 
-fn build(fields: &Fields, num_inference_steps: u32, _eta: f64) -> Result<Schedule> {
+fn build(fields: &Fields, request: &ScheduleRequest) -> Result<Schedule> {
     let shift = Shift::read(fields)?;
-    let (timesteps, levels) = shift.finish(shift.sigmas(num_inference_steps)?);
+    let (timesteps, levels) = shift.finish(shift.sigmas(request.num_inference_steps)?);
     let mut sigmas = first_once_then_twice(&levels[..timesteps.len()]);
     sigmas.push(0.0);
     let solver = FlowMatchHeunDiscrete { sigmas: sigmas.iter().map(|sigma| *sigma as f32).collect() };
+    let begin = 2 * request.begin_of_flow(timesteps.len())?;
     let timesteps = first_once_then_twice(&timesteps);
-    let numbers = Numbers { timesteps, sigmas: Some(sigmas), init_noise_sigma: 1.0 };
+    let noising = noising::of_levels(&sigmas, noising::flow);
+    let numbers = Numbers { timesteps, sigmas: Some(sigmas), init_noise_sigma: 1.0, noising, begin };
     Ok(Schedule::new(ALGORITHM.class_name, numbers, solver))
 }
 

@@ -6,7 +6,9 @@ use ndarray::{Array3, ArrayView3, Zip};
 use super::clipping::Clipping;
 use super::exploding::{Exploding, along};
 use super::fields::Fields;
+use super::noising;
 use super::registry::{Algorithm, Variant};
+use super::request::ScheduleRequest;
 use super::schedule::{Numbers, Schedule, Solver};
 use super::sigmas::{FinalSigmas, SigmaSpacing};
 use super::{betas, sigmas, timesteps};
@@ -36,15 +38,15 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
 };
 
 /// Every step but the last has two evaluations: at its own level, and at the next one, where Euler's step lands.
-fn build(fields: &Fields, num_inference_steps: u32, _eta: f64) -> Result<Schedule> {
-    let (levels, numbers) =
-        Exploding::new(fields, SigmaSpacing::read(fields)?, FinalSigmas::Zero, num_inference_steps)?;
+fn build(fields: &Fields, request: &ScheduleRequest) -> Result<Schedule> {
+    let (levels, numbers) = Exploding::new(fields, SigmaSpacing::read(fields)?, FinalSigmas::Zero, request)?;
     let timesteps = first_once_then_twice(&numbers.timesteps);
     let (last, before) = levels.sigmas.split_last().expect("there is a final level");
     let mut sigmas = first_once_then_twice(before);
     sigmas.push(*last);
     let levels = Exploding { sigmas: sigmas.clone(), ..levels };
-    let numbers = Numbers { timesteps, sigmas: Some(sigmas), ..numbers };
+    let noising = noising::of_levels(&sigmas, noising::exploding);
+    let numbers = Numbers { timesteps, sigmas: Some(sigmas), noising, begin: 2 * numbers.begin, ..numbers };
     let clipping = Clipping::range(fields, false)?;
     Ok(Schedule::new(ALGORITHM.class_name, numbers, HeunDiscrete { levels, clipping }))
 }

@@ -13,6 +13,7 @@ use super::exploding::{Exploding, along};
 use super::fields::Fields;
 use super::k_dpm_2_discrete::TwoLevels;
 use super::registry::{Algorithm, Variant};
+use super::request::ScheduleRequest;
 use super::schedule::{Schedule, Solver};
 use super::{betas, sigmas, timesteps};
 use crate::error::Result;
@@ -40,9 +41,9 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
     build,
 };
 
-fn build(fields: &Fields, num_inference_steps: u32, _eta: f64) -> Result<Schedule> {
+fn build(fields: &Fields, request: &ScheduleRequest) -> Result<Schedule> {
     let between = |sigma: f64, next: f64| (sigma * ancestral_step(sigma, next).0).sqrt();
-    let steps = TwoLevels::new(fields, num_inference_steps, between)?;
+    let steps = TwoLevels::new(fields, request, between)?;
     let down_up = steps.sigmas.windows(2).map(|pair| ancestral_step(pair[0], pair[1])).collect();
     let mut sigmas: Vec<f64> = steps.sigmas.iter().flat_map(|sigma| [*sigma; 2]).skip(1).collect();
     // diffusers' list, which ends in three zeros.

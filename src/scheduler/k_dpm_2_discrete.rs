@@ -6,7 +6,9 @@ use ndarray::{Array3, ArrayView3};
 use super::clipping::Clipping;
 use super::exploding::{Exploding, along};
 use super::fields::Fields;
+use super::noising;
 use super::registry::{Algorithm, Variant};
+use super::request::ScheduleRequest;
 use super::schedule::{Numbers, Schedule, Solver};
 use super::sigmas::{FinalSigmas, SigmaSpacing};
 use super::{betas, sigmas, timesteps};
@@ -30,8 +32,8 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
     build,
 };
 
-fn build(fields: &Fields, num_inference_steps: u32, _eta: f64) -> Result<Schedule> {
-    let steps = TwoLevels::new(fields, num_inference_steps, geometric_mean)?;
+fn build(fields: &Fields, request: &ScheduleRequest) -> Result<Schedule> {
+    let steps = TwoLevels::new(fields, request, geometric_mean)?;
     let mut sigmas: Vec<f64> = steps.sigmas.iter().flat_map(|sigma| [*sigma; 2]).skip(1).collect();
     // diffusers' list, which ends in three zeros.
     sigmas.push(0.0);
@@ -55,13 +57,15 @@ pub(super) struct TwoLevels {
     timesteps: (Vec<f64>, Vec<f64>),
     levels: Exploding,
     init_noise_sigma: f64,
+    /// The step that is made first.
+    begin: usize,
 }
 
 impl TwoLevels {
-    /// Computes `n` steps; `between` gives the level in between from a step's level and the next.
-    pub(super) fn new(fields: &Fields, n: u32, between: impl Fn(f64, f64) -> f64) -> Result<Self> {
+    /// Computes the steps; `between` gives the level in between from a step's level and the next.
+    pub(super) fn new(fields: &Fields, request: &ScheduleRequest, between: impl Fn(f64, f64) -> f64) -> Result<Self> {
         let spacing = SigmaSpacing::read(fields)?;
-        let (levels, numbers) = Exploding::new(fields, spacing, FinalSigmas::Zero, n)?;
+        let (levels, numbers) = Exploding::new(fields, spacing, FinalSigmas::Zero, request)?;
         let training = sigmas::TrainingSigmas::new(&betas::positive_alphas_cumprod(fields)?)?;
         // As f32, as diffusers has them: the steps from the highest level enlarge what a last bit does.
         let sigmas: Vec<f64> = levels.sigmas.iter().map(|sigma| f64::from(*sigma as f32)).collect();
@@ -73,7 +77,14 @@ impl TwoLevels {
             timesteps.iter_mut().for_each(|timestep| *timestep = timestep.round_ties_even());
         }
         let timesteps = (timesteps, timesteps_between);
-        Ok(TwoLevels { sigmas, between, timesteps, levels, init_noise_sigma: numbers.init_noise_sigma })
+        Ok(TwoLevels {
+            sigmas,
+            between,
+            timesteps,
+            levels,
+            init_noise_sigma: numbers.init_noise_sigma,
+            begin: numbers.begin,
+        })
     }
 
     /// Returns the levels of the evaluations, in order, with a final 0, and the schedule's numbers, which tell `sigmas`.
@@ -85,7 +96,10 @@ impl TwoLevels {
         let mut evaluated = order(&self.sigmas[..self.sigmas.len() - 1], &self.between);
         evaluated.push(0.0);
         let timesteps = order(&self.timesteps.0, &self.timesteps.1);
-        let numbers = Numbers { timesteps, sigmas: Some(sigmas), init_noise_sigma: self.init_noise_sigma };
+        // Of what is told, not of what is evaluated: a sample between two levels counts as of the lower one.
+        let noising = noising::of_levels(&sigmas[..=timesteps.len()], noising::exploding);
+        let (init_noise_sigma, begin) = (self.init_noise_sigma, 2 * self.begin);
+        let numbers = Numbers { timesteps, sigmas: Some(sigmas), init_noise_sigma, noising, begin };
         (Exploding { sigmas: evaluated, ..self.levels }, numbers)
     }
 }

@@ -4,8 +4,10 @@ use ndarray::{Array3, ArrayView3};
 
 use super::clipping::{self, Clipping};
 use super::fields::{Fields, Neutral};
+use super::noising;
 use super::prediction::{Mix, PredictionType, weighted_sum};
 use super::registry::{Algorithm, Variant};
+use super::request::ScheduleRequest;
 use super::schedule::{Numbers, Schedule, Solver};
 use super::{betas, distilled};
 use crate::error::Result;
@@ -34,9 +36,9 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
 /// Standard deviation of the pictures that the boundary condition assumes.
 const SIGMA_DATA: f64 = 0.5;
 
-fn build(fields: &Fields, num_inference_steps: u32, _eta: f64) -> Result<Schedule> {
+fn build(fields: &Fields, request: &ScheduleRequest) -> Result<Schedule> {
     let alphas_cumprod = betas::alphas_cumprod(fields)?;
-    let timesteps = distilled::timesteps(fields, alphas_cumprod.len(), num_inference_steps)?;
+    let timesteps = distilled::timesteps(fields, alphas_cumprod.len(), request.num_inference_steps)?;
     let prediction_type = fields.choice("prediction_type", PredictionType::Epsilon)?;
     let scaling = fields.number("timestep_scaling", 10.0)?;
     let alphas: Vec<f64> = timesteps.iter().map(|timestep| alphas_cumprod[*timestep]).collect();
@@ -55,7 +57,10 @@ fn build(fields: &Fields, num_inference_steps: u32, _eta: f64) -> Result<Schedul
     let solver =
         Lcm { steps: (0..timesteps.len()).map(step).collect(), clipping: Clipping::read(fields, Some(false))? };
     let timesteps = timesteps.into_iter().map(|timestep| timestep as f64).collect();
-    Ok(Schedule::new(ALGORITHM.class_name, Numbers { timesteps, sigmas: None, init_noise_sigma: 1.0 }, solver))
+    let begin = request.begin(alphas.len())?;
+    let noising = alphas.iter().map(|alpha| noising::of_alpha(*alpha)).collect();
+    let numbers = Numbers { timesteps, sigmas: None, init_noise_sigma: 1.0, noising, begin };
+    Ok(Schedule::new(ALGORITHM.class_name, numbers, solver))
 }
 
 /// The scalars of one step.

@@ -1,4 +1,7 @@
 //! Linear multistep of order 4: `sample_lms` of k-diffusion; diffusers 0.42.1 `scheduling_lms_discrete.py`.
+//!
+//! Begun part-way, the first steps have the weights of order 4 and fewer derivatives than these are for, as in diffusers:
+//! they move the sample too far (the newest derivative alone counts up to 55/24).
 
 use ndarray::{Array3, ArrayView3};
 
@@ -6,6 +9,7 @@ use super::clipping::Clipping;
 use super::exploding::Exploding;
 use super::fields::Fields;
 use super::registry::{Algorithm, Variant};
+use super::request::ScheduleRequest;
 use super::schedule::{Schedule, Solver};
 use super::sigmas::{FinalSigmas, SigmaSpacing};
 use super::{betas, sigmas, timesteps};
@@ -32,9 +36,8 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
 /// How many derivatives a step looks at.
 const ORDER: usize = 4;
 
-fn build(fields: &Fields, num_inference_steps: u32, _eta: f64) -> Result<Schedule> {
-    let (levels, numbers) =
-        Exploding::new(fields, SigmaSpacing::read(fields)?, FinalSigmas::Zero, num_inference_steps)?;
+fn build(fields: &Fields, request: &ScheduleRequest) -> Result<Schedule> {
+    let (levels, numbers) = Exploding::new(fields, SigmaSpacing::read(fields)?, FinalSigmas::Zero, request)?;
     let coefficients = (0..numbers.timesteps.len()).map(|i| coefficients(&levels.sigmas, i)).collect();
     Ok(Schedule::new(ALGORITHM.class_name, numbers, LmsDiscrete { levels, coefficients }))
 }

@@ -2,7 +2,7 @@
 //!
 //! A [`SchedulerConfig`] is a model's `scheduler_config.json`; [`SchedulerConfig::select`] swaps the algorithm as
 //! diffusers' `from_config` does; [`SchedulerConfig::schedule`] computes a [`Schedule`], which is immutable and shared;
-//! [`Schedule::start`] makes one image's [`Sampler`], a small state machine that asks for evaluations of the network.
+//! [`Schedule::start`] (or `start_from`, part-way) makes one image's [`Sampler`], a small state machine that asks for evaluations of the network.
 //! Nothing here seeds noise, runs a network or reads a file. Numbers agree with diffusers 0.42.1 to 1e-5 of the largest of
 //! each array (tests/golden.rs); where that reference is wrong the function that differs says so.
 //!
@@ -18,8 +18,10 @@ mod dpmsolver;
 mod exploding;
 mod fields;
 mod multistep;
+mod noising;
 mod prediction;
 mod registry;
+mod request;
 mod schedule;
 mod sigmas;
 mod table;
@@ -51,4 +53,5 @@ mod properties;
 
 pub use config::SchedulerConfig;
 pub use registry::{Name, a1111_name, names, resolve};
+pub use request::ScheduleRequest;
 pub use schedule::{Eval, Sampler, Schedule};

@@ -7,8 +7,10 @@ use ndarray::{Array3, ArrayView3, Zip};
 
 use super::betas;
 use super::fields::{Choice, Fields};
+use super::noising;
 use super::prediction::{PredictionType, weighted_sum};
 use super::registry::{Algorithm, Variant};
+use super::request::ScheduleRequest;
 use super::schedule::{Numbers, Schedule, Solver};
 use super::timesteps::{self, Spacing, TimestepSpacing};
 use crate::error::{Error, ErrorKind, Result};
@@ -35,15 +37,16 @@ impl Choice for Prediction {
         &[("epsilon", Prediction(PredictionType::Epsilon)), ("v_prediction", Prediction(PredictionType::VPrediction))];
 }
 
-fn build(fields: &Fields, num_inference_steps: u32, _eta: f64) -> Result<Schedule> {
+fn build(fields: &Fields, request: &ScheduleRequest) -> Result<Schedule> {
     let alphas_cumprod = betas::alphas_cumprod(fields)?;
     let spacing = Spacing::read(fields, TimestepSpacing::Leading, alphas_cumprod.len())?;
     let falling: Vec<i64> =
-        spacing.timesteps(num_inference_steps)?.into_iter().map(|t| t.round_ties_even() as i64).collect();
-    let stride = i64::from(spacing.num_train_timesteps / num_inference_steps);
+        spacing.timesteps(request.num_inference_steps)?.into_iter().map(|t| t.round_ties_even() as i64).collect();
+    let stride = i64::from(spacing.num_train_timesteps / request.num_inference_steps);
     let visits = if fields.flag("skip_prk_steps", false)? {
-        multistep_alone(&falling, stride)
+        multistep_alone(&falling, stride, request.begin(falling.len())?)
     } else {
+        refuse_part_way(request)?;
         runge_kutta_first(&falling, stride)?
     };
     let after_last = if fields.flag("set_alpha_to_one", false)? { 1.0 } else { alphas_cumprod[0] };
@@ -56,6 +59,9 @@ fn build(fields: &Fields, num_inference_steps: u32, _eta: f64) -> Result<Schedul
         timesteps: visits.iter().map(|visit| visit.timestep as f64).collect(),
         sigmas: None,
         init_noise_sigma: 1.0,
+        noising: visits.iter().map(|visit| noising::of_alpha(alpha_at(visit.timestep))).collect(),
+        // The visits are those that are left.
+        begin: 0,
     };
     Ok(Schedule::new(ALGORITHM.class_name, numbers, Pndm { visits, stretches }))
 }
@@ -92,15 +98,37 @@ fn multistep(timestep: i64, stride: i64, known: usize) -> Visit {
 }
 
 /// PLMS: the second evaluation repeats the first step with the mean of two outputs and is then forgotten.
-fn multistep_alone(falling: &[i64], stride: i64) -> Vec<Visit> {
-    let mut visits = vec![multistep(falling[0], stride, 1)];
-    if let Some(&second) = falling.get(1) {
-        let (from, to) = (second + stride, second);
-        let combination = &[0.5, 0.5];
-        visits.push(Visit { timestep: second, combination, from, to, from_kept: true, keeps: false, forgets: 1 });
+///
+/// Its timestep is the second one, told twice for that. As in diffusers, a start part-way (`begin` evaluations left out)
+/// takes the first two that are left for this pair although they are two steps then (or, for a `begin` of 1, none), so the
+/// sample is a step behind its timesteps from there on.
+fn multistep_alone(falling: &[i64], stride: i64, begin: usize) -> Vec<Visit> {
+    let twice = falling.iter().take(2).chain(falling.iter().skip(1));
+    twice
+        .skip(begin)
+        .enumerate()
+        .map(|(i, &t)| if i == 1 { repeated(t, stride) } else { multistep(t, stride, i.max(1)) })
+        .collect()
+}
+
+/// The step before `timestep` once more.
+fn repeated(timestep: i64, stride: i64) -> Visit {
+    let (from, combination) = (timestep + stride, &[0.5, 0.5]);
+    Visit { timestep, combination, from, to: timestep, from_kept: true, keeps: false, forgets: 1 }
+}
+
+/// Refuses to begin part-way where the Runge-Kutta start is: diffusers counts its four evaluations a step as steps and
+/// moves the sample from the end of training, however little noise is in it.
+fn refuse_part_way(request: &ScheduleRequest) -> Result<()> {
+    match request.strength.filter(|strength| *strength != 1.0) {
+        Some(strength) => Err(Error::new(
+            ErrorKind::Usage,
+            "strength",
+            format!("this scheduler cannot begin part-way, with a `strength` of `{strength}`"),
+        )
+        .hint("use `plms`, or another scheduler")),
+        None => Ok(()),
     }
-    visits.extend(falling[1..].iter().enumerate().map(|(i, t)| multistep(*t, stride, i + 2)));
-    visits
 }
 
 /// Three steps of four evaluations (eq. 13), then the multistep, which knows their first outputs.
@@ -209,10 +237,13 @@ mod tests {
     #[test]
     fn plms_evaluates_the_second_timestep_twice() {
         let timesteps = |falling: &[i64]| -> Vec<i64> {
-            multistep_alone(falling, 250).iter().map(|visit| visit.timestep).collect()
+            multistep_alone(falling, 250, 0).iter().map(|visit| visit.timestep).collect()
         };
         assert_eq!(timesteps(&[751, 501, 251, 1]), [751, 501, 501, 251, 1]);
         assert_eq!(timesteps(&[1]), [1]);
+        let part_way = multistep_alone(&[751, 501, 251, 1], 250, 2);
+        let moves: Vec<_> = part_way.iter().map(|visit| (visit.timestep, visit.from, visit.to)).collect();
+        assert_eq!(moves, [(501, 501, 251), (251, 501, 251), (1, 1, -249)]);
     }
 
     #[test]

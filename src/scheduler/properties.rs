@@ -6,7 +6,7 @@ use ndarray::{Array3, ArrayView3};
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::{Schedule, SchedulerConfig, names};
+use super::{Schedule, ScheduleRequest, SchedulerConfig, names};
 use crate::noise::{Noise, NoiseKind};
 
 const SHAPE: (usize, usize, usize) = (2, 3, 3);
@@ -112,7 +112,7 @@ proptest! {
     ) {
         let name = names().nth(which).expect("in range").canonical;
         let fields = json!({"timestep_spacing": SPACINGS[spacing], "steps_offset": steps_offset});
-        let schedule = match config(name, fields).schedule(n, 0.0) {
+        let schedule = match config(name, fields).schedule(&ScheduleRequest::steps(n)) {
             Ok(schedule) => schedule,
             Err(error) => {
                 let impossible = match name {
@@ -166,7 +166,7 @@ proptest! {
             "timestep_spacing": spacing, "prediction_type": PREDICTIONS[prediction], "clip_sample": false,
             "solver_order": order, "solver_type": if heun { "heun" } else { "midpoint" },
         });
-        let schedule = Arc::new(config(name, fields).schedule(n, 0.0).expect("a schedule"));
+        let schedule = Arc::new(config(name, fields).schedule(&ScheduleRequest::steps(n)).expect("a schedule"));
         let mut noise = noise(seed);
         let picture = noise.draw(SHAPE).mapv(|x| x.clamp(-2.0, 2.0));
         let mut sampler = schedule.start(noise.draw(SHAPE));
@@ -205,7 +205,11 @@ fn noise_is_drawn_where_the_algorithm_does_and_nowhere_else() {
         ("lms", 0.0, 0),
         ("plms", 0.0, 0),
     ] {
-        let schedule = Arc::new(config(name, json!({})).schedule(5, eta).expect("a schedule"));
+        let schedule = Arc::new(
+            config(name, json!({}))
+                .schedule(&ScheduleRequest { eta, ..ScheduleRequest::steps(5) })
+                .expect("a schedule"),
+        );
         let mut noise = noise(1);
         let mut sampler = schedule.start(Array3::zeros(SHAPE));
         while let Some(eval) = sampler.request() {
@@ -220,7 +224,7 @@ fn noise_is_drawn_where_the_algorithm_does_and_nowhere_else() {
 
 #[test]
 fn images_on_one_schedule_do_not_see_each_other() {
-    let schedule = Arc::new(config("dpmpp_2m", json!({})).schedule(6, 0.0).expect("a schedule"));
+    let schedule = Arc::new(config("dpmpp_2m", json!({})).schedule(&ScheduleRequest::steps(6)).expect("a schedule"));
     let alone = |seed| {
         let mut noise = noise(seed);
         let mut sampler = schedule.start(noise.draw(SHAPE));
@@ -244,7 +248,7 @@ fn images_on_one_schedule_do_not_see_each_other() {
 #[test]
 fn json_has_the_four_fields_and_sigmas_only_where_they_are() {
     let keys = |name| {
-        let schedule = config(name, json!({})).schedule(2, 0.0).expect("a schedule");
+        let schedule = config(name, json!({})).schedule(&ScheduleRequest::steps(2)).expect("a schedule");
         let json = serde_json::to_value(&schedule).expect("plain numbers");
         json.as_object().expect("an object").keys().cloned().collect::<Vec<_>>()
     };
@@ -254,7 +258,12 @@ fn json_has_the_four_fields_and_sigmas_only_where_they_are() {
 
 #[test]
 fn impossible_requests_are_errors() {
-    let code = |name, n, eta| config(name, json!({})).schedule(n, eta).expect_err("impossible").code();
+    let code = |name, n, eta| {
+        config(name, json!({}))
+            .schedule(&ScheduleRequest { eta, ..ScheduleRequest::steps(n) })
+            .expect_err("impossible")
+            .code()
+    };
     for name in names() {
         for n in [0, 1001, u32::MAX] {
             assert_eq!(code(name.canonical, n, 0.0), "num_inference_steps", "{name:?}");
@@ -266,7 +275,11 @@ fn impossible_requests_are_errors() {
     // Nothing divides by a last alpha of zero.
     let fields = json!({"rescale_betas_zero_snr": true, "timestep_spacing": "trailing"});
     assert_eq!(
-        config("euler", fields.clone()).schedule(10, 0.0).expect("a schedule").init_noise_sigma().round(),
+        config("euler", fields.clone())
+            .schedule(&ScheduleRequest::steps(10))
+            .expect("a schedule")
+            .init_noise_sigma()
+            .round(),
         4096.0
     );
     let error = SchedulerConfig::from_json(&fields.to_string()).expect("a config").select("ddim").expect_err("refused");

@@ -3,6 +3,7 @@
 use crate::error::{Error, ErrorKind, Result};
 
 use super::fields::{Fields, Neutral};
+use super::request::ScheduleRequest;
 use super::schedule::Schedule;
 use super::{
     ddim, ddpm, deis_multistep, dpmsolver_multistep, dpmsolver_singlestep, edm_dpmsolver_multistep, edm_euler,
@@ -45,8 +46,8 @@ pub(super) struct Algorithm {
     pub(super) defaults: &'static [(&'static str, &'static str)],
     /// Fields of the class that we do not honour, with the value that changes nothing.
     pub(super) neutral: &'static [(&'static str, Neutral)],
-    /// Computes the schedule: fields, number of steps, `eta`.
-    pub(super) build: fn(&Fields, u32, f64) -> Result<Schedule>,
+    /// Computes the schedule that is asked for.
+    pub(super) build: fn(&Fields, &ScheduleRequest) -> Result<Schedule>,
 }
 
 /// A named setting of an algorithm.

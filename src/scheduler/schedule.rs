@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use ndarray::{Array3, ArrayView3};
+use ndarray::{Array3, ArrayView3, Zip};
 use serde::Serialize;
 
 use crate::noise::Noise;
@@ -18,6 +18,12 @@ pub struct Schedule {
     #[serde(skip_serializing_if = "Option::is_none")]
     sigmas: Option<Vec<f64>>,
     init_noise_sigma: f64,
+    /// Weights of picture and noise in the sample of each evaluation.
+    #[serde(skip)]
+    noising: Vec<(f64, f64)>,
+    /// How many evaluations were left out at the start; the solver counts them.
+    #[serde(skip)]
+    begin: usize,
     #[serde(skip)]
     solver: Box<dyn Solver>,
 }
@@ -46,12 +52,19 @@ pub(super) struct Numbers {
     pub(super) timesteps: Vec<f64>,
     pub(super) sigmas: Option<Vec<f64>>,
     pub(super) init_noise_sigma: f64,
+    /// Weights of picture and noise in the sample of each evaluation.
+    pub(super) noising: Vec<(f64, f64)>,
+    /// The evaluation that is made first; those before it are left out.
+    pub(super) begin: usize,
 }
 
 impl Schedule {
     pub(super) fn new(scheduler: &'static str, numbers: Numbers, solver: impl Solver + 'static) -> Self {
-        let Numbers { timesteps, sigmas, init_noise_sigma } = numbers;
-        Schedule { scheduler, timesteps, sigmas, init_noise_sigma, solver: Box::new(solver) }
+        let Numbers { mut timesteps, mut sigmas, init_noise_sigma, mut noising, begin } = numbers;
+        timesteps.drain(..begin);
+        noising.drain(..begin);
+        sigmas.iter_mut().for_each(|sigmas| drop(sigmas.drain(..begin)));
+        Schedule { scheduler, timesteps, sigmas, init_noise_sigma, noising, begin, solver: Box::new(solver) }
     }
 
     /// Returns diffusers' class name of the algorithm.
@@ -69,7 +82,7 @@ impl Schedule {
         self.sigmas.as_deref()
     }
 
-    /// Returns the standard deviation of the initial latents.
+    /// Returns the standard deviation of initial latents that are nothing but noise.
     pub fn init_noise_sigma(&self) -> f64 {
         self.init_noise_sigma
     }
@@ -81,8 +94,33 @@ impl Schedule {
 
     /// Starts one image from unit `noise` `[channels, height, width]`, which this multiplies by `init_noise_sigma`.
     pub fn start(self: &Arc<Self>, noise: Array3<f32>) -> Box<dyn Sampler> {
-        let latents = noise * self.init_noise_sigma as f32;
+        self.start_from(noise * self.init_noise_sigma as f32)
+    }
+
+    /// Starts one image from `latents` `[channels, height, width]` as they are: those of a picture with the noise of the
+    /// first evaluation (see [`Schedule::add_noise`]).
+    pub fn start_from(self: &Arc<Self>, latents: Array3<f32>) -> Box<dyn Sampler> {
         Box::new(Path { schedule: Arc::clone(self), evaluation: 0, latents, memory: Vec::new() })
+    }
+
+    /// Returns the sample that `original` would be at an evaluation, with this unit `noise`, all `[channels, height,
+    /// width]`: diffusers' `add_noise` or `scale_noise` of the class, at the timestep of that number.
+    ///
+    /// At 0 it is what image-to-image starts from; inpainting keeps what lies outside its mask at evaluation `i + 1` after
+    /// step `i`. From `evaluations()` on, when the image is done, it is `original`.
+    ///
+    /// # Panics
+    /// The shapes differ.
+    pub fn add_noise(
+        &self,
+        evaluation_index: usize,
+        original: ArrayView3<'_, f32>,
+        noise: ArrayView3<'_, f32>,
+    ) -> Array3<f32> {
+        let Some(&(picture, fresh)) = self.noising.get(evaluation_index) else { return original.to_owned() };
+        // In f32, as diffusers computes it: from high levels, the same rounding gives the same picture.
+        let (picture, fresh) = (picture as f32, fresh as f32);
+        Zip::from(original).and(noise).map_collect(|original, noise| picture * original + fresh * noise)
     }
 }
 
@@ -122,14 +160,14 @@ struct Path {
 impl Sampler for Path {
     fn request(&self) -> Option<Eval> {
         let timestep = *self.schedule.timesteps.get(self.evaluation)?;
-        let model_input = self.schedule.solver.model_input(self.evaluation, &self.latents);
+        let model_input = self.schedule.solver.model_input(self.schedule.begin + self.evaluation, &self.latents);
         Some(Eval { model_input, timestep })
     }
 
     fn advance(&mut self, model_output: ArrayView3<'_, f32>, noise: &mut dyn Noise) {
         if self.evaluation < self.schedule.evaluations() {
-            let solver = &self.schedule.solver;
-            self.latents = solver.step(self.evaluation, model_output, &self.latents, &mut self.memory, noise);
+            let (solver, i) = (&self.schedule.solver, self.schedule.begin + self.evaluation);
+            self.latents = solver.step(i, model_output, &self.latents, &mut self.memory, noise);
             self.evaluation += 1;
         }
     }

@@ -5,8 +5,10 @@ use ndarray::{Array3, ArrayView3};
 
 use super::ddim::check_eta;
 use super::fields::{Fields, Neutral};
+use super::noising;
 use super::prediction::{Mix, PredictionType, weighted_sum};
 use super::registry::{Algorithm, Variant};
+use super::request::ScheduleRequest;
 use super::schedule::{Numbers, Schedule, Solver};
 use super::{betas, distilled};
 use crate::error::Result;
@@ -32,10 +34,11 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
     build,
 };
 
-fn build(fields: &Fields, num_inference_steps: u32, eta: f64) -> Result<Schedule> {
+fn build(fields: &Fields, request: &ScheduleRequest) -> Result<Schedule> {
+    let eta = request.eta;
     check_eta(eta)?;
     let alphas_cumprod = betas::alphas_cumprod(fields)?;
-    let timesteps = distilled::timesteps(fields, alphas_cumprod.len(), num_inference_steps)?;
+    let timesteps = distilled::timesteps(fields, alphas_cumprod.len(), request.num_inference_steps)?;
     let prediction_type = fields.choice("prediction_type", PredictionType::Epsilon)?;
     let alphas: Vec<f64> = timesteps.iter().map(|timestep| alphas_cumprod[*timestep]).collect();
     prediction_type.check_alphas(&alphas)?;
@@ -57,7 +60,10 @@ fn build(fields: &Fields, num_inference_steps: u32, eta: f64) -> Result<Schedule
     };
     let solver = Tcd { steps: (0..timesteps.len()).map(step).collect() };
     let timesteps = timesteps.iter().map(|timestep| *timestep as f64).collect();
-    Ok(Schedule::new(ALGORITHM.class_name, Numbers { timesteps, sigmas: None, init_noise_sigma: 1.0 }, solver))
+    let begin = request.begin(alphas.len())?;
+    let noising = alphas.iter().map(|alpha| noising::of_alpha(*alpha)).collect();
+    let numbers = Numbers { timesteps, sigmas: None, init_noise_sigma: 1.0, noising, begin };
+    Ok(Schedule::new(ALGORITHM.class_name, numbers, solver))
 }
 
 /// The scalars of one step.

@@ -6,8 +6,10 @@ use ndarray::{Array3, ArrayView3};
 use super::clipping::{self, Clipping};
 use super::dpmsolver::order;
 use super::fields::{Choice, Fields, Neutral, wrong};
+use super::noising;
 use super::prediction::{PredictionType, weighted_sum};
 use super::registry::{Algorithm, Variant};
+use super::request::ScheduleRequest;
 use super::schedule::{Numbers, Schedule, Solver};
 use super::sigmas::{self, FinalSigmas};
 use super::unit_power::{self, Reading, Rules, alpha_sigma};
@@ -65,7 +67,7 @@ impl Choice for SolverType {
     ];
 }
 
-fn build(fields: &Fields, num_inference_steps: u32, _eta: f64) -> Result<Schedule> {
+fn build(fields: &Fields, request: &ScheduleRequest) -> Result<Schedule> {
     let (order, last) = (order(fields)?, fields.choice("final_sigmas_type", FinalSigmas::Zero)?);
     let form =
         Form { solver: fields.choice("solver_type", SolverType::Bh2)?, predict_x0: fields.flag("predict_x0", true)? };
@@ -75,9 +77,10 @@ fn build(fields: &Fields, num_inference_steps: u32, _eta: f64) -> Result<Schedul
     let lower_order_final = fields.flag("lower_order_final", true)?;
     let uncorrected = fields.numbers("disable_corrector")?.unwrap_or_default();
     let rules = Rules { last, ends_at_own_least: true, rounds_karras: true };
-    let (timesteps, sigmas) = unit_power::levels(fields, rules, num_inference_steps)?;
+    let (timesteps, sigmas) = unit_power::levels(fields, rules, request.num_inference_steps)?;
     let prediction_type = fields.choice("prediction_type", PredictionType::Epsilon)?;
     let n = timesteps.len();
+    let begin = request.begin(n)?;
     let order_of = |i: usize| {
         // A step to zero is infinitely long in lambda: only the first order has a limit there.
         let left = if sigmas[i + 1] == 0.0 {
@@ -87,10 +90,10 @@ fn build(fields: &Fields, num_inference_steps: u32, _eta: f64) -> Result<Schedul
         } else {
             order
         };
-        order.min(left).min(i + 1)
+        order.min(left).min(i.saturating_sub(begin) + 1)
     };
     let read = if form.predict_x0 { Reading::picture } else { Reading::noise };
-    let corrects = |i: usize| i > 0 && !uncorrected.contains(&(i as f64 - 1.0));
+    let corrects = |i: usize| i > begin && !uncorrected.contains(&(i as f64 - 1.0));
     let solver = UniPcMultistep {
         readings: sigmas[..n].iter().map(|sigma| read(prediction_type, *sigma)).collect(),
         predictors: (0..n).map(|i| form.predictor(&sigmas, i, order_of(i))).collect(),
@@ -98,7 +101,8 @@ fn build(fields: &Fields, num_inference_steps: u32, _eta: f64) -> Result<Schedul
         remembered: order,
         clipping: Clipping::read(fields, None)?,
     };
-    let numbers = Numbers { timesteps, sigmas: Some(sigmas), init_noise_sigma: 1.0 };
+    let noising = noising::of_levels(&sigmas, alpha_sigma);
+    let numbers = Numbers { timesteps, sigmas: Some(sigmas), init_noise_sigma: 1.0, noising, begin };
     Ok(Schedule::new(ALGORITHM.class_name, numbers, solver))
 }
 

@@ -7,12 +7,15 @@ The network is `fake_model`, which tests/golden.rs computes too; initial latents
 generator (tests/golden.rs draws them with its own torch-cpu noise). schedulers.json lists configs, each with its runs:
 numbers of steps, of evaluations and of sigmas (0 where the class has none). schedulers.npy is one flat array of f32 in
 the same order, for each run: timesteps, sigmas, init_noise_sigma (1), then for each evaluation model_input and
-prev_sample.
+prev_sample. A run with a `strength` begins part-way, as diffusers' image-to-image pipelines do, with a random picture that is
+drawn before the noise: of it, timesteps and sigmas are those that are left, and before each evaluation comes the picture
+with the noise of that timestep (`add_noise`), which the first one starts from.
 """
 import copy
 import inspect
 import json
 import warnings
+from itertools import chain
 from pathlib import Path
 
 import diffusers
@@ -23,6 +26,7 @@ assert diffusers.__version__ == "0.42.1", diffusers.__version__
 SHAPE = (2, 3, 3)
 SEED = 1234
 STEPS = (1, 2, 3, 10, 20, 50)
+STRENGTHS, STRENGTH_STEPS = (0.3, 0.55, 0.8), (4, 10, 20)
 
 LINEAR = {"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02}
 SCALED = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
@@ -92,6 +96,34 @@ def configs():
     yield from ancestors_and_distilled_configs()
     yield from exponential_configs()
     yield from flow_and_edm_configs()
+
+
+def part_way_configs():
+    """One config of every class, and those whose memory or levels make a start part-way another thing."""
+    v, sigma_min = {"prediction_type": "v_prediction"}, {"final_sigmas_type": "sigma_min"}
+    yield "DDIMScheduler", SCALED, {"steps_offset": 1, "clip_sample": False, "set_alpha_to_one": False}, 0.0
+    yield "DDIMScheduler", LINEAR, {"clip_sample": False, "timestep_spacing": "trailing", **v}, 0.7
+    yield "DDPMScheduler", LINEAR, {"clip_sample": False, **v}, 0.0
+    yield "PNDMScheduler", SCALED, {"skip_prk_steps": True, "steps_offset": 1}, 0.0
+    yield "LCMScheduler", {}, {}, 0.0
+    yield "TCDScheduler", {}, {}, 0.3
+    for name in ("EulerDiscrete", "LMSDiscrete", "HeunDiscrete", "KDPM2Discrete", "KDPM2AncestralDiscrete"):
+        for own in ({"timestep_spacing": "leading", "steps_offset": 1}, {"use_karras_sigmas": True, **v}):
+            yield f"{name}Scheduler", SCALED, own, 0.0
+    yield "EulerAncestralDiscreteScheduler", SCALED, {"timestep_spacing": "leading", "steps_offset": 1}, 0.0
+    for order in (1, 2, 3):
+        own = {"solver_order": order, **v}
+        for name in ("DPMSolverMultistep", "DPMSolverSinglestep", "UniPCMultistep", "DEISMultistep"):
+            yield f"{name}Scheduler", SCALED, own, 0.0
+            yield f"{name}Scheduler", LINEAR, {"use_karras_sigmas": True, **own}, 0.0
+        for name in ("DPMSolverSinglestep", "UniPCMultistep"):
+            yield f"{name}Scheduler", SCALED, {**own, **sigma_min, "lower_order_final": False}, 0.0
+        yield "EDMDPMSolverMultistepScheduler", {}, {"solver_order": order}, 0.0
+    yield "DPMSolverMultistepScheduler", LINEAR, {"algorithm_type": "sde-dpmsolver++", **v}, 0.0
+    yield "UniPCMultistepScheduler", LINEAR, {"disable_corrector": [0, 3, 11], **v}, 0.0
+    yield "EDMEulerScheduler", {}, {}, 0.0
+    for name in ("FlowMatchEuler", "FlowMatchHeun"):
+        yield f"{name}DiscreteScheduler", {}, {"shift": 3.0}, 0.0
 
 
 def exploding_configs():
@@ -240,11 +272,30 @@ def integrates_noise(scheduler):
             or config.get("algorithm_type") in ("dpmsolver", "sde-dpmsolver"))
 
 
-def trace(scheduler, steps, eta):
+def begin(scheduler, steps, strength):
+    """The first evaluation that is made: `get_timesteps` of the pipelines for image to image. That of Stable Diffusion and
+    that of Stable Diffusion 3 and Flux round differently."""
+    if strength is None:
+        return 0
+    if type(scheduler).__name__.startswith("FlowMatch"):
+        t_start = int(max(steps - min(steps * strength, steps), 0))
+    else:
+        t_start = max(steps - min(int(steps * strength), steps), 0)
+    return t_start * scheduler.order
+
+
+def add_noise(scheduler, picture, noise, t):
+    if hasattr(scheduler, "scale_noise"):
+        return scheduler.scale_noise(picture, t.reshape(1), noise)
+    return scheduler.add_noise(picture, noise, t.reshape(1))
+
+
+def trace(scheduler, steps, eta, strength=None):
     """The numbers of one run, in the order that the docstring above gives: timesteps and sigmas first."""
     scheduler.set_timesteps(steps)
+    first = begin(scheduler, steps, strength)
     if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(0)  # not found by value, which starts at the second of two equal timesteps
+        scheduler.set_begin_index(first)  # not found by value, which starts at the second of two equal timesteps
     if isinstance(scheduler, diffusers.LMSDiscreteScheduler):
         # Its coefficients are integrals of products of f32 numbers, good to 7e-5 only; of these they are as they are meant.
         scheduler.sigmas = scheduler.sigmas.double()
@@ -254,15 +305,21 @@ def trace(scheduler, steps, eta):
     if isinstance(scheduler, diffusers.KDPM2AncestralDiscreteScheduler):
         ancestral_levels_in_f64(scheduler)
     takes = inspect.signature(scheduler.step).parameters
-    yield scheduler.timesteps
-    yield getattr(scheduler, "sigmas", torch.zeros(0))
+    yield scheduler.timesteps[first:]
+    yield getattr(scheduler, "sigmas", torch.zeros(0))[first:]
     # The flow-matching classes have neither: their pipelines start from the noise and pass it on as it is.
     init_noise_sigma = float(getattr(scheduler, "init_noise_sigma", 1.0))
     scale_model_input = getattr(scheduler, "scale_model_input", lambda sample, t: sample)
     yield torch.tensor([init_noise_sigma])
     generator = torch.Generator("cpu").manual_seed(SEED)
-    sample = torch.randn((1, *SHAPE), generator=generator) * getattr(scheduler, "init_noise_sigma", 1.0)
-    for t in scheduler.timesteps:
+    picture = None if strength is None else torch.randn((1, *SHAPE), generator=generator)
+    noise = torch.randn((1, *SHAPE), generator=generator)
+    sample = noise * getattr(scheduler, "init_noise_sigma", 1.0)
+    for i, t in enumerate(scheduler.timesteps[first:]):
+        if picture is not None:
+            noised = add_noise(scheduler, picture, noise, t)
+            yield noised.flatten()
+            sample = noised if i == 0 else sample
         sample = sample.double() if exact else sample
         model_input = scale_model_input(sample, t)
         more = {name: value for name, value in (("eta", eta), ("generator", generator)) if name in takes}
@@ -277,13 +334,15 @@ def main():
     warnings.simplefilter("ignore")
     diffusers.utils.logging.set_verbosity_error()
     arrays, cases = [], []
-    for name, betas, other, eta in configs():
+    part_way = ((*case, {"strength": strength}) for case in part_way_configs() for strength in STRENGTHS)
+    for name, betas, other, eta, request in chain(((*case, {}) for case in configs()), part_way):
         config = {**betas, **other}
         train = config.get("num_train_timesteps", 1000)
         kept, fresh = [], getattr(diffusers, name).from_config(config)
-        for steps in (n for n in STEPS if n < train):
+        for steps in (n for n in (STRENGTH_STEPS if request else STEPS) if n < train):
             try:
-                parts = [np.asarray(part, dtype=np.float32) for part in trace(copy.deepcopy(fresh), steps, eta)]
+                run = trace(copy.deepcopy(fresh), steps, eta, **request)
+                parts = [np.asarray(part, dtype=np.float32) for part in run]
             except (ValueError, IndexError, ZeroDivisionError) as error:
                 print("not possible in the reference, left out:", name, config, steps, error)
                 continue
@@ -292,7 +351,7 @@ def main():
                 arrays.append(np.concatenate(parts))
             else:
                 print("not finite in the reference, left out:", name, config, steps)
-        cases.append({"config": {"_class_name": name, **config}, "eta": eta, "runs": kept})
+        cases.append({"config": {"_class_name": name, **config}, "eta": eta, **request, "runs": kept})
     here = Path(__file__).parent
     np.save(here / "schedulers.npy", np.concatenate(arrays))
     head = {"diffusers": diffusers.__version__, "torch": torch.__version__, "shape": SHAPE, "seed": SEED}
