@@ -1,4 +1,4 @@
-//! Decoder output → RGB8. Pure.
+//! Decoder output → RGB8.
 
 use image::RgbImage;
 use ndarray::ArrayView3;

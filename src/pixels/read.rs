@@ -1,0 +1,73 @@
+//! The bytes of a picture file → RGB8, as diffusers' `load_image` makes it of them.
+
+use std::io::Cursor;
+
+use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Returns the picture in `bytes` (a whole PNG file), turned upright and without alpha: what
+/// `PIL.ImageOps.exif_transpose(image).convert("RGB")` gives (diffusers 0.42.1, `load_image`; Pillow 13). Transparent
+/// pixels keep the colour under them; 16-bit channels lose their lower byte.
+///
+/// # Errors
+/// `bad_image` (row): the bytes are no picture, or of a format that is not read; or the picture is 16-bit grayscale,
+/// which Pillow clips at 255 of 65535, so that what diffusers sees is white.
+pub fn read_rgb(bytes: &[u8]) -> Result<RgbImage> {
+    let mut image = decode(bytes).map_err(|error| {
+        let message = format!("cannot read the picture: {error}");
+        Error::new(ErrorKind::Row, "bad_image", message).hint("save it as a PNG").source(error)
+    })?;
+    if let DynamicImage::ImageLuma16(_) = image {
+        let message = "the picture is 16-bit grayscale, of which Pillow (hence diffusers) makes white";
+        return Err(Error::new(ErrorKind::Row, "bad_image", message).hint("save it with 8 bits a channel"));
+    }
+    Ok(match &mut image {
+        DynamicImage::ImageRgb16(_) | DynamicImage::ImageRgba16(_) | DynamicImage::ImageLumaA16(_) => {
+            high_bytes(&image)
+        }
+        _ => image.to_rgb8(),
+    })
+}
+
+fn decode(bytes: &[u8]) -> image::ImageResult<DynamicImage> {
+    let mut decoder = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?.into_decoder()?;
+    let orientation = decoder.orientation()?;
+    let mut image = DynamicImage::from_decoder(decoder)?;
+    image.apply_orientation(orientation);
+    Ok(image)
+}
+
+/// Returns the upper byte of each channel (Pillow's raw mode `RGB;16B`), where `image` itself would round.
+fn high_bytes(image: &DynamicImage) -> RgbImage {
+    let wide = image.to_rgb16();
+    RgbImage::from_fn(wide.width(), wide.height(), |x, y| {
+        image::Rgb(wide.get_pixel(x, y).0.map(|channel| (channel >> 8) as u8))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn png(image: &DynamicImage) -> Vec<u8> {
+        let mut bytes = Cursor::new(Vec::new());
+        image.write_to(&mut bytes, image::ImageFormat::Png).expect("a vector takes everything");
+        bytes.into_inner()
+    }
+
+    #[test]
+    fn what_is_no_picture_is_an_error_of_the_row() {
+        let error = read_rgb(b"GIF89a, perhaps").expect_err("not a PNG");
+        assert_eq!((error.kind(), error.code()), (ErrorKind::Row, "bad_image"));
+        let whole = png(&DynamicImage::new_rgb8(9, 9));
+        assert!(read_rgb(&whole).is_ok());
+        assert!(read_rgb(&whole[..whole.len() / 2]).is_err(), "half a file");
+    }
+
+    #[test]
+    fn sixteen_bit_grayscale_is_refused() {
+        let error = read_rgb(&png(&DynamicImage::new_luma16(2, 2))).expect_err("Pillow clips it");
+        assert!(error.to_string().contains("16-bit grayscale"));
+    }
+}

@@ -1,0 +1,11 @@
+//! What a row says → the token ids that text encoders take. Pure: the files of a tokenizer are read by `model`.
+//!
+//! A folder with `tokenizer.json` is taken at its word; one with only `vocab.json` and `merges.txt` gets CLIP's pipeline
+//! built around its vocabulary.
+
+mod clip;
+mod files;
+mod tokenizer;
+
+pub use files::TokenizerFiles;
+pub use tokenizer::{PromptTokenizer, Token, Tokens};
