@@ -32,8 +32,29 @@ struct Case {
     config: serde_json::Value,
     eta: f64,
     strength: Option<f64>,
+    timesteps: Option<Vec<f64>>,
+    sigmas: Option<Vec<f64>>,
+    image_seq_len: Option<u32>,
     /// Numbers of steps, of evaluations and of sigmas.
     runs: Vec<(u32, usize, usize)>,
+}
+
+impl Case {
+    fn request(&self, num_inference_steps: u32) -> ScheduleRequest {
+        ScheduleRequest {
+            num_inference_steps,
+            eta: self.eta,
+            strength: self.strength,
+            timesteps: self.timesteps.clone(),
+            sigmas: self.sigmas.clone(),
+            image_seq_len: self.image_seq_len,
+        }
+    }
+
+    /// Whether nothing but a number of steps and `eta` is asked for.
+    fn is_plain(&self) -> bool {
+        self.request(1) == ScheduleRequest { eta: self.eta, ..ScheduleRequest::steps(1) }
+    }
 }
 
 /// One run of diffusers.
@@ -149,8 +170,7 @@ fn allowance(config: &serde_json::Value, n: u32, trace: &Trace) -> f32 {
 /// Returns the differences from `trace` of our run of `n` steps: of the schedule's numbers, then of every sample.
 fn differences(case: &Case, n: u32, trace: &Trace, goldens: &Goldens) -> Vec<(String, f32)> {
     let config = SchedulerConfig::from_json(&case.config.to_string()).expect("a config of ours");
-    let request = ScheduleRequest { eta: case.eta, strength: case.strength, ..ScheduleRequest::steps(n) };
-    let schedule = Arc::new(config.schedule(&request).expect("a schedule"));
+    let schedule = Arc::new(config.schedule(&case.request(n)).expect("a schedule"));
     let as_f32 = |numbers: &[f64]| numbers.iter().map(|x| *x as f32).collect::<Vec<_>>();
     let mut found = vec![
         ("timesteps".to_string(), difference(as_f32(schedule.timesteps()), &trace.timesteps)),
@@ -192,8 +212,7 @@ fn every_trace_of_diffusers_is_followed() {
         for (what, difference) in differences(case, *n, trace, &goldens) {
             *most = most.max(difference);
             if difference > TOLERANCE {
-                let of = format!("{n} steps, eta {}, strength {:?}: {}", case.eta, case.strength, case.config);
-                failures.push((difference, format!("{what} of {of}")));
+                failures.push((difference, format!("{what} of {:?}: {}", case.request(*n), case.config)));
             }
         }
     }
@@ -209,8 +228,7 @@ fn every_trace_of_diffusers_is_followed() {
 fn goldens_of_different_schedulers_differ_by_far_more_than_the_tolerance() {
     let (goldens, traces) = traces();
     let mut groups = BTreeMap::<String, Vec<(String, &Trace)>>::new();
-    for (index, n, trace) in traces.iter().filter(|(index, n, _)| *n >= 10 && goldens.cases[*index].strength.is_none())
-    {
+    for (index, n, trace) in traces.iter().filter(|(index, n, _)| *n >= 10 && goldens.cases[*index].is_plain()) {
         let case = &goldens.cases[*index];
         let mut config = case.config.clone();
         let fields = config.as_object_mut().expect("a config");

@@ -12,7 +12,7 @@ use crate::model::{Inspection, ModelSpec};
 use crate::onnx::Doctor;
 use crate::output::status::{self, Status};
 use crate::output::{fingerprint, run_folder};
-use crate::scheduler::{Schedule, ScheduleRequest, SchedulerConfig};
+use crate::scheduler::{Schedule, ScheduleRequest, SchedulerConfig, custom_sigmas, custom_timesteps};
 
 /// Describes the model folder `dir`.
 ///
@@ -30,7 +30,7 @@ pub fn doctor(ort_lib: Option<&Path>) -> Doctor {
 /// Returns the schedule that `options` ask for.
 ///
 /// # Errors
-/// The config cannot be read, or the scheduler has no such schedule.
+/// The config, `timesteps` or `sigmas` cannot be read, or the scheduler has no such schedule.
 pub fn schedule(options: &ScheduleOptions) -> Result<Schedule> {
     let json = match (&options.model, &options.config) {
         (Some(dir), _) => ModelSpec::open(dir)?.scheduler_config,
@@ -42,7 +42,21 @@ pub fn schedule(options: &ScheduleOptions) -> Result<Schedule> {
         Some(name) => config.select(name)?,
         None => config,
     };
-    config.schedule(&ScheduleRequest::steps(options.steps))
+    config.schedule(&request(options)?)
+}
+
+fn request(options: &ScheduleOptions) -> Result<ScheduleRequest> {
+    let timesteps = options.timesteps.as_deref().map(|text| custom_timesteps(text, options.steps)).transpose()?;
+    let sigmas = options.sigmas.as_deref().map(|text| custom_sigmas(text, options.steps)).transpose()?;
+    let default = ScheduleRequest::default();
+    Ok(ScheduleRequest {
+        num_inference_steps: options.steps.unwrap_or(default.num_inference_steps),
+        strength: options.strength,
+        timesteps,
+        sigmas,
+        image_seq_len: options.image_seq_len,
+        ..default
+    })
 }
 
 fn unreadable(file: &Path, error: std::io::Error) -> Error {

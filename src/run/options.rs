@@ -79,8 +79,16 @@ pub struct RunOptions {
 pub struct ScheduleOptions {
     /// Any spelling of a scheduler's name; `None`: the config's own.
     pub scheduler: Option<String>,
-    /// Denoising steps.
-    pub steps: u32,
+    /// Denoising steps; `None`: 50, or as many as `timesteps` or `sigmas` have.
+    pub steps: Option<u32>,
+    /// Timesteps of one's own, or the name of a table of them.
+    pub timesteps: Option<String>,
+    /// Noise levels of one's own, or the name of a table of them.
+    pub sigmas: Option<String>,
+    /// How much of a given picture is made anew, in [0, 1].
+    pub strength: Option<f64>,
+    /// Tokens of the picture, where the levels depend on its size.
+    pub image_seq_len: Option<u32>,
     /// Model folder whose scheduler config to use.
     pub model: Option<PathBuf>,
     /// A `scheduler_config.json`.

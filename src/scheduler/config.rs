@@ -78,7 +78,8 @@ impl SchedulerConfig {
     /// `unknown_scheduler` (usage) when the config's class is not ours and none was selected; `scheduler_config` (model)
     /// when a field has an impossible value, or one that we do not honour; `num_inference_steps` (usage) when the
     /// algorithm cannot make that many; `eta` (usage) outside [0, 1]; `strength` (usage) outside [0, 1], when it leaves no
-    /// step, and when the algorithm cannot begin part-way; `timesteps` or `sigmas` (usage) when it cannot take them.
+    /// step, and when the algorithm cannot begin part-way; `timesteps` or `sigmas` (usage) when both are given, when the algorithm does not
+    /// take them or they do not fall in its range.
     pub fn schedule(&self, request: &ScheduleRequest) -> Result<Schedule> {
         let algorithm = self.algorithm.ok_or_else(|| registry::unknown(&self.class_name))?;
         self.refuse_dishonoured_fields(algorithm)?;
@@ -136,13 +137,21 @@ impl SchedulerConfig {
     }
 }
 
-/// Refuses timesteps and levels of the request's own, which no algorithm takes yet.
+/// Refuses timesteps and levels of the request's own that the class does not take.
 fn refuse_custom(algorithm: &Algorithm, request: &ScheduleRequest) -> Result<()> {
-    for (what, values) in [("timesteps", &request.timesteps), ("sigmas", &request.sigmas)] {
-        if values.is_some() {
-            let message = format!("`{}` takes no {what}", algorithm.class_name);
-            return Err(Error::new(ErrorKind::Usage, what, message).hint("give a number of steps"));
-        }
+    let refused = |what: &'static str, which: String| {
+        let message = format!("`{}` takes no `{what}`", algorithm.class_name);
+        Err(Error::new(ErrorKind::Usage, what, message).hint(format!("these schedulers do: {which}")))
+    };
+    if request.timesteps.is_some() && request.sigmas.is_some() {
+        let error = Error::new(ErrorKind::Usage, "timesteps", "both `timesteps` and `sigmas` are given");
+        return Err(error.hint("give one of them only"));
+    }
+    if request.timesteps.is_some() && !algorithm.takes.timesteps {
+        return refused("timesteps", registry::which(|takes| takes.timesteps));
+    }
+    if request.sigmas.is_some() && !algorithm.takes.sigmas {
+        return refused("sigmas", registry::which(|takes| takes.sigmas));
     }
     Ok(())
 }
@@ -226,6 +235,31 @@ mod tests {
         assert!(config.select("euler").is_ok(), "another algorithm does not have the field");
         assert!(message("[1]").contains("not a JSON object"));
         assert!(message("{").contains("not valid JSON"));
+    }
+
+    #[test]
+    fn own_timesteps_and_sigmas_are_taken_where_diffusers_takes_them() {
+        let config = SchedulerConfig::from_json(STABLE_DIFFUSION_XL).expect("a config");
+        let timesteps = || ScheduleRequest { timesteps: Some(vec![999.0, 500.0]), ..ScheduleRequest::default() };
+        let sigmas = || ScheduleRequest { sigmas: Some(vec![14.0, 1.0, 0.0]), ..ScheduleRequest::default() };
+        assert_eq!(config.schedule(&timesteps()).expect("Euler does").timesteps(), [999.0, 500.0]);
+        assert_eq!(config.schedule(&sigmas()).expect("Euler does").sigmas(), Some(&[14.0, 1.0, 0.0][..]));
+        let unipc = config.select("unipc").expect("fits");
+        let error = unipc.schedule(&timesteps()).expect_err("UniPC does not");
+        assert_eq!(error.to_string(), "`UniPCMultistepScheduler` takes no `timesteps`");
+        assert!(error.how_to_fix().is_some_and(|hint| hint.contains("dpmpp_2m") && !hint.contains("unipc")));
+        let code = |config: &SchedulerConfig, request| config.schedule(&request).expect_err("refused").code();
+        assert_eq!(code(&config.select("ddpm").expect("fits"), sigmas()), "sigmas");
+        assert_eq!(code(&config, ScheduleRequest { sigmas: sigmas().sigmas, ..timesteps() }), "timesteps");
+        // A spacing of levels has its own timesteps.
+        assert_eq!(code(&config.select("euler_karras").expect("fits"), timesteps()), "timesteps");
+        let dpm = config.select("dpmpp_2m").expect("fits");
+        for wrong in [vec![], vec![500.0, 999.0], vec![1000.0, 5.0], vec![9.0, -1.0], vec![f64::NAN], vec![9.5, 1.0]] {
+            assert_eq!(code(&dpm, ScheduleRequest { timesteps: Some(wrong), ..timesteps() }), "timesteps");
+        }
+        for wrong in [vec![], vec![1.0], vec![0.0, 0.0], vec![1.0, 2.0, 0.0], vec![f64::INFINITY, 0.0]] {
+            assert_eq!(code(&config, ScheduleRequest { sigmas: Some(wrong), ..sigmas() }), "sigmas");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::clipping::{self, Clipping};
 use super::fields::Fields;
 use super::noising;
 use super::prediction::{Mix, PredictionType, weighted_sum};
-use super::registry::{Algorithm, Variant};
+use super::registry::{Algorithm, Takes, Variant};
 use super::request::ScheduleRequest;
 use super::schedule::{Numbers, Schedule, Solver};
 use super::timesteps::{self, Spacing, TimestepSpacing};
@@ -27,6 +27,7 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
     ],
     defaults: &[],
     neutral: &[],
+    takes: Takes::NEITHER,
     build,
 };
 

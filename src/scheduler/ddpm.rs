@@ -8,7 +8,7 @@ use super::clipping::{self, Clipping};
 use super::fields::{Choice, Fields};
 use super::noising;
 use super::prediction::{Mix, PredictionType, weighted_sum};
-use super::registry::{Algorithm, Variant};
+use super::registry::{Algorithm, Takes, Variant};
 use super::request::ScheduleRequest;
 use super::schedule::{Numbers, Schedule, Solver};
 use super::timesteps::{self, Spacing, TimestepSpacing};
@@ -27,6 +27,7 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
     ],
     defaults: &[],
     neutral: &[],
+    takes: Takes::TIMESTEPS,
     build,
 };
 
@@ -49,8 +50,10 @@ impl Choice for VarianceType {
 fn build(fields: &Fields, request: &ScheduleRequest) -> Result<Schedule> {
     let alphas_cumprod = betas::alphas_cumprod(fields)?;
     let spacing = Spacing::read(fields, TimestepSpacing::Leading, alphas_cumprod.len())?;
-    let timesteps: Vec<f64> =
-        spacing.timesteps(request.num_inference_steps)?.into_iter().map(f64::round_ties_even).collect();
+    let timesteps = match request.own_whole_timesteps(alphas_cumprod.len())? {
+        Some(timesteps) => timesteps,
+        None => spacing.timesteps(request.num_inference_steps)?.into_iter().map(f64::round_ties_even).collect(),
+    };
     let prediction_type = fields.choice("prediction_type", PredictionType::Epsilon)?;
     let variance_type = fields.choice("variance_type", VarianceType::FixedSmall)?;
     let alphas: Vec<f64> = timesteps.iter().map(|timestep| alphas_cumprod[*timestep as usize]).collect();

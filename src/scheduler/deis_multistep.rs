@@ -7,7 +7,7 @@ use super::fields::{Choice, Fields, Neutral};
 use super::multistep::{Multistep, Weights};
 use super::noising;
 use super::prediction::PredictionType;
-use super::registry::{Algorithm, Variant};
+use super::registry::{Algorithm, Takes, Variant};
 use super::request::ScheduleRequest;
 use super::schedule::{Numbers, Schedule};
 use super::sigmas::{self, FinalSigmas};
@@ -40,6 +40,7 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
         ("flow_shift", Neutral::Any),
         ("time_shift_type", Neutral::Any),
     ],
+    takes: Takes::NEITHER,
     build,
 };
 
@@ -66,7 +67,7 @@ fn build(fields: &Fields, request: &ScheduleRequest) -> Result<Schedule> {
     let order = dpmsolver::order(fields)?;
     let lower_order_final = fields.flag("lower_order_final", true)?;
     let rules = Rules { last: FinalSigmas::SigmaMin, ends_at_own_least: true, rounds_karras: true };
-    let (timesteps, sigmas) = unit_power::levels(fields, rules, request.num_inference_steps)?;
+    let (timesteps, sigmas) = unit_power::levels(fields, rules, request)?;
     let prediction_type = fields.choice("prediction_type", PredictionType::Epsilon)?;
     let n = timesteps.len();
     let begin = request.begin(n)?;

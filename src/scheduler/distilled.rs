@@ -1,24 +1,28 @@
 //! What the schedulers of consistency-distilled models share: timesteps chosen among those of the distillation.
 
 use super::fields::Fields;
+use super::request::ScheduleRequest;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The fields read here; the classes have `timestep_spacing` and `steps_offset` too, which change nothing there.
 pub(super) const FIELDS: &[&str] = &["original_inference_steps"];
 
-/// Returns `n` falling timesteps, spread over the `original_inference_steps` (50) of the distillation from the highest
+/// Returns the falling timesteps that are asked for: the request's own, or as many as it has steps, spread over the `original_inference_steps` (50) of the distillation from the highest
 /// (Luo et al. 2023, arXiv 2310.04378, section 4.3; diffusers 0.42.1 `LCMScheduler.set_timesteps`).
 ///
 /// # Errors
 /// `num_inference_steps` (usage) for 0 and for more than the distillation has; `scheduler_config` when that has more than
-/// training.
-pub(super) fn timesteps(fields: &Fields, num_train_timesteps: usize, n: u32) -> Result<Vec<usize>> {
+/// training; `timesteps` (usage) as [`ScheduleRequest::own_whole_timesteps`].
+pub(super) fn timesteps(fields: &Fields, num_train_timesteps: usize, request: &ScheduleRequest) -> Result<Vec<usize>> {
     let original = fields.count("original_inference_steps", 50)? as usize;
     if original == 0 || original > num_train_timesteps {
         return Err(super::fields::wrong(format!("`original_inference_steps` cannot be `{original}`"))
             .hint(format!("it can be 1 to `num_train_timesteps`, here {num_train_timesteps}")));
     }
-    let n = n as usize;
+    if let Some(timesteps) = request.own_whole_timesteps(num_train_timesteps)? {
+        return Ok(timesteps.into_iter().map(|timestep| timestep as usize).collect());
+    }
+    let n = request.num_inference_steps as usize;
     if n == 0 || n > original {
         return Err(Error::new(ErrorKind::Usage, "num_inference_steps", format!("cannot make `{n}` steps"))
             .hint(format!("this scheduler makes 1 to {original} steps, of which 2 to 8 are usual")));
@@ -36,8 +40,11 @@ mod tests {
     #[test]
     fn timesteps_start_at_the_end_of_training() {
         let fields = Fields(serde_json::Map::new());
-        assert_eq!(timesteps(&fields, 1000, 4).expect("four"), [999, 759, 499, 259]);
-        assert_eq!(timesteps(&fields, 1000, 1).expect("one"), [999]);
-        assert_eq!(timesteps(&fields, 1000, 51).expect_err("too many").code(), "num_inference_steps");
+        assert_eq!(timesteps(&fields, 1000, &ScheduleRequest::steps(4)).expect("four"), [999, 759, 499, 259]);
+        assert_eq!(timesteps(&fields, 1000, &ScheduleRequest::steps(1)).expect("one"), [999]);
+        assert_eq!(
+            timesteps(&fields, 1000, &ScheduleRequest::steps(51)).expect_err("too many").code(),
+            "num_inference_steps"
+        );
     }
 }

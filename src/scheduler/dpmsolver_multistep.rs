@@ -8,7 +8,7 @@ use super::dpmsolver::{self, Integral, Settings, SolverType};
 use super::fields::{Fields, Neutral, wrong};
 use super::multistep::{Multistep, Weights};
 use super::noising;
-use super::registry::{Algorithm, Variant};
+use super::registry::{Algorithm, Takes, Variant};
 use super::request::ScheduleRequest;
 use super::schedule::{Numbers, Schedule};
 use super::sigmas::{self, FinalSigmas};
@@ -58,6 +58,7 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
         ("flow_shift", Neutral::Any),
         ("time_shift_type", Neutral::Any),
     ],
+    takes: Takes::TIMESTEPS,
     build,
 };
 
@@ -66,7 +67,7 @@ fn build(fields: &Fields, request: &ScheduleRequest) -> Result<Schedule> {
     let settings = &solution.settings;
     let rules =
         Rules { last: settings.final_sigmas, ends_at_own_least: false, rounds_karras: !betas::are_squaredcos(fields)? };
-    let (timesteps, sigmas) = unit_power::levels(fields, rules, request.num_inference_steps)?;
+    let (timesteps, sigmas) = unit_power::levels(fields, rules, request)?;
     let begin = request.begin(timesteps.len())?;
     let solver = Multistep {
         readings: sigmas[..timesteps.len()].iter().map(|sigma| settings.reading(*sigma)).collect(),

@@ -9,7 +9,7 @@ use super::dpmsolver::{self, Integral, Settings, SolverType};
 use super::fields::{Fields, Neutral, wrong};
 use super::noising;
 use super::prediction::weighted_sum;
-use super::registry::{Algorithm, Variant};
+use super::registry::{Algorithm, Takes, Variant};
 use super::request::ScheduleRequest;
 use super::schedule::{Numbers, Schedule, Solver};
 use super::sigmas::{self, FinalSigmas};
@@ -36,6 +36,7 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
         ("flow_shift", Neutral::Any),
         ("time_shift_type", Neutral::Any),
     ],
+    takes: Takes::TIMESTEPS,
     build,
 };
 
@@ -46,7 +47,7 @@ fn build(fields: &Fields, request: &ScheduleRequest) -> Result<Schedule> {
         return Err(wrong("`solver_order` cannot be `3` with an `algorithm_type` of the SDE").hint("use 1 or 2"));
     }
     let rules = Rules { last: settings.final_sigmas, ends_at_own_least: false, rounds_karras: true };
-    let (timesteps, sigmas) = unit_power::levels(fields, rules, request.num_inference_steps)?;
+    let (timesteps, sigmas) = unit_power::levels(fields, rules, request)?;
     let orders = orders(&settings, fields.flag("lower_order_final", false)?, timesteps.len());
     let begin = request.begin(timesteps.len())?;
     // A block that was begun part-way is shorter.

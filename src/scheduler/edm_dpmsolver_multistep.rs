@@ -6,7 +6,7 @@ use super::dpmsolver_multistep::Solution;
 use super::edm_euler::{self, Preconditioning};
 use super::fields::{Fields, Neutral};
 use super::multistep::Multistep;
-use super::registry::{Algorithm, Variant};
+use super::registry::{Algorithm, Takes, Variant};
 use super::request::ScheduleRequest;
 use super::schedule::Schedule;
 use super::unit_power::Reading;
@@ -22,6 +22,7 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
     ],
     defaults: &[],
     neutral: &[("use_lu_lambdas", Neutral::Off)],
+    takes: Takes::NEITHER,
     build,
 };
 

@@ -7,7 +7,7 @@ use super::exploding::along;
 use super::fields::{Choice, Fields, bad};
 use super::noising;
 use super::prediction::Mix;
-use super::registry::{Algorithm, Variant};
+use super::registry::{Algorithm, Takes, Variant};
 use super::request::ScheduleRequest;
 use super::schedule::{Numbers, Schedule, Solver};
 use super::sigmas::FinalSigmas;
@@ -20,6 +20,7 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
     honoured: &[FIELDS],
     defaults: &[],
     neutral: &[],
+    takes: Takes::NEITHER,
     build,
 };
 

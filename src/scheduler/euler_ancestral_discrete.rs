@@ -5,7 +5,7 @@ use ndarray::{Array3, ArrayView3};
 
 use super::exploding::Exploding;
 use super::fields::Fields;
-use super::registry::{Algorithm, Variant};
+use super::registry::{Algorithm, Takes, Variant};
 use super::request::ScheduleRequest;
 use super::schedule::{Schedule, Solver};
 use super::sigmas::{FinalSigmas, SigmaSpacing};
@@ -24,6 +24,7 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
     honoured: &[betas::FIELDS, betas::ZERO_SNR, timesteps::FIELDS, &["prediction_type"]],
     defaults: &[],
     neutral: &[],
+    takes: Takes::NEITHER,
     build,
 };
 

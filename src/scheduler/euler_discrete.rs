@@ -5,7 +5,7 @@ use ndarray::{Array3, ArrayView3};
 
 use super::exploding::Exploding;
 use super::fields::{Fields, Neutral};
-use super::registry::{Algorithm, Variant};
+use super::registry::{Algorithm, Takes, Variant};
 use super::request::ScheduleRequest;
 use super::schedule::{Schedule, Solver};
 use super::sigmas::{FinalSigmas, SigmaSpacing};
@@ -34,6 +34,7 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
     ],
     defaults: &[],
     neutral: &[("interpolation_type", Neutral::Word("linear")), ("timestep_type", Neutral::Word("discrete"))],
+    takes: Takes::BOTH,
     build,
 };
 

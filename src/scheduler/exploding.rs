@@ -35,15 +35,16 @@ impl Exploding {
         let alphas_cumprod = positive_alphas_cumprod(fields)?;
         let training = TrainingSigmas::new(&alphas_cumprod)?;
         let spacing = Spacing::read(fields, TimestepSpacing::Linspace, alphas_cumprod.len())?;
-        let as_f32 = |timestep: f64| f64::from(timestep as f32);
-        let mut timesteps: Vec<f64> = spacing.timesteps(request.num_inference_steps)?.into_iter().map(as_f32).collect();
-        let mut sigmas: Vec<f64> = timesteps.iter().map(|timestep| training.at(*timestep)).collect();
-        let ends = (sigmas[0], sigmas[sigmas.len() - 1]);
-        if let Some(levels) = sigma_spacing.levels(fields, ends, sigmas.len())? {
-            timesteps = levels.iter().map(|sigma| as_f32(training.timestep_of(*sigma))).collect();
-            sigmas = levels;
-        }
-        let sigmas = training.finish(sigmas, last)?;
+        let (timesteps, sigmas) = if let Some(sigmas) = request.own_sigmas()? {
+            (training.timesteps_of(&sigmas[..sigmas.len() - 1]), sigmas)
+        } else {
+            let timesteps = match request.own_timesteps(alphas_cumprod.len())? {
+                Some(timesteps) => sigma_spacing.refuse_timesteps().map(|()| timesteps)?,
+                None => spacing.timesteps(request.num_inference_steps)?,
+            };
+            let (timesteps, sigmas) = spaced(fields, &training, sigma_spacing, timesteps)?;
+            (timesteps, training.finish(sigmas, last)?)
+        };
         let init_noise_sigma = match spacing.spacing {
             TimestepSpacing::Linspace | TimestepSpacing::Trailing => sigmas[0],
             TimestepSpacing::Leading => sigmas[0].hypot(1.0),
@@ -91,6 +92,22 @@ impl Exploding {
         let picture = Zip::from(sample).and(model_output).map_collect(|x, output| of_output * output + of_sample * x);
         Zip::from(sample).and(&clipping.apply(picture)).map_collect(|x, picture| (x - picture) / sigma)
     }
+}
+
+/// Returns the levels of `timesteps`, or as many spaced ones between their ends, with their own timesteps.
+fn spaced(
+    fields: &Fields,
+    training: &TrainingSigmas,
+    sigma_spacing: SigmaSpacing,
+    timesteps: Vec<f64>,
+) -> Result<(Vec<f64>, Vec<f64>)> {
+    let timesteps: Vec<f64> = timesteps.into_iter().map(|timestep| f64::from(timestep as f32)).collect();
+    let sigmas: Vec<f64> = timesteps.iter().map(|timestep| training.at(*timestep)).collect();
+    let ends = (sigmas[0], sigmas[sigmas.len() - 1]);
+    Ok(match sigma_spacing.levels(fields, ends, sigmas.len())? {
+        Some(levels) => (training.timesteps_of(&levels), levels),
+        None => (timesteps, sigmas),
+    })
 }
 
 /// Returns `sample` moved by `dt` along `derivative`.

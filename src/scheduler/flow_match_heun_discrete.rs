@@ -4,10 +4,11 @@ use ndarray::{Array3, ArrayView3, Zip};
 
 use super::exploding::along;
 use super::fields::{Fields, Neutral};
-use super::flow_match_euler_discrete::Shift;
+use super::flow_match_euler_discrete::{even, finish};
+use super::flow_shift::{self, Shift};
 use super::heun_discrete::first_once_then_twice;
 use super::noising;
-use super::registry::{Algorithm, Variant};
+use super::registry::{Algorithm, Takes, Variant};
 use super::request::ScheduleRequest;
 use super::schedule::{Numbers, Schedule, Solver};
 use crate::error::Result;
@@ -19,12 +20,14 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
     honoured: &[&["num_train_timesteps", "shift"]],
     defaults: &[],
     neutral: &[("prediction_type", Neutral::Word("flow_prediction"))],
+    takes: Takes::NEITHER,
     build,
 };
 
 fn build(fields: &Fields, request: &ScheduleRequest) -> Result<Schedule> {
-    let shift = Shift::read(fields)?;
-    let (timesteps, levels) = shift.finish(shift.sigmas(request.num_inference_steps)?);
+    let (shift, train) = (Shift::read(fields, "shift", request)?, flow_shift::num_train_timesteps(fields)?);
+    let even = even(shift, train, request.num_inference_steps)?;
+    let (timesteps, levels) = finish(even.into_iter().map(|sigma| shift.apply(sigma)).collect(), train);
     let mut sigmas = first_once_then_twice(&levels[..timesteps.len()]);
     sigmas.push(0.0);
     let solver = FlowMatchHeunDiscrete { sigmas: sigmas.iter().map(|sigma| *sigma as f32).collect() };

@@ -7,7 +7,7 @@ use super::clipping::Clipping;
 use super::exploding::{Exploding, along};
 use super::fields::Fields;
 use super::noising;
-use super::registry::{Algorithm, Variant};
+use super::registry::{Algorithm, Takes, Variant};
 use super::request::ScheduleRequest;
 use super::schedule::{Numbers, Schedule, Solver};
 use super::sigmas::{FinalSigmas, SigmaSpacing};
@@ -34,10 +34,14 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
     ],
     defaults: &[("beta_start", "0.00085"), ("beta_end", "0.012")],
     neutral: &[],
+    takes: Takes::TIMESTEPS,
     build,
 };
 
 /// Every step but the last has two evaluations: at its own level, and at the next one, where Euler's step lands.
+///
+/// With timesteps of the request's own and a start part-way, `strength` is a share of the steps. (In diffusers' pipelines
+/// it is then one of the evaluations, of which twice as many are left out, so that often none is left.)
 fn build(fields: &Fields, request: &ScheduleRequest) -> Result<Schedule> {
     let (levels, numbers) = Exploding::new(fields, SigmaSpacing::read(fields)?, FinalSigmas::Zero, request)?;
     let timesteps = first_once_then_twice(&numbers.timesteps);

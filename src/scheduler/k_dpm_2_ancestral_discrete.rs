@@ -12,7 +12,7 @@ use super::euler_ancestral_discrete::ancestral_step;
 use super::exploding::{Exploding, along};
 use super::fields::Fields;
 use super::k_dpm_2_discrete::TwoLevels;
-use super::registry::{Algorithm, Variant};
+use super::registry::{Algorithm, Takes, Variant};
 use super::request::ScheduleRequest;
 use super::schedule::{Schedule, Solver};
 use super::{betas, sigmas, timesteps};
@@ -38,6 +38,7 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
     honoured: &[betas::FIELDS, timesteps::FIELDS, sigmas::SPACING, &["prediction_type"]],
     defaults: &[("beta_start", "0.00085"), ("beta_end", "0.012")],
     neutral: &[],
+    takes: Takes::NEITHER,
     build,
 };
 

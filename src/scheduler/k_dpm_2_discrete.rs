@@ -7,7 +7,7 @@ use super::clipping::Clipping;
 use super::exploding::{Exploding, along};
 use super::fields::Fields;
 use super::noising;
-use super::registry::{Algorithm, Variant};
+use super::registry::{Algorithm, Takes, Variant};
 use super::request::ScheduleRequest;
 use super::schedule::{Numbers, Schedule, Solver};
 use super::sigmas::{FinalSigmas, SigmaSpacing};
@@ -29,6 +29,7 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
     honoured: &[betas::FIELDS, timesteps::FIELDS, sigmas::SPACING, &["prediction_type"]],
     defaults: &[("beta_start", "0.00085"), ("beta_end", "0.012")],
     neutral: &[],
+    takes: Takes::NEITHER,
     build,
 };
 

@@ -6,7 +6,7 @@ use super::clipping::{self, Clipping};
 use super::fields::{Fields, Neutral};
 use super::noising;
 use super::prediction::{Mix, PredictionType, weighted_sum};
-use super::registry::{Algorithm, Variant};
+use super::registry::{Algorithm, Takes, Variant};
 use super::request::ScheduleRequest;
 use super::schedule::{Numbers, Schedule, Solver};
 use super::{betas, distilled};
@@ -30,6 +30,7 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
         ("steps_offset", Neutral::Any),
         ("set_alpha_to_one", Neutral::Any),
     ],
+    takes: Takes::TIMESTEPS,
     build,
 };
 
@@ -38,7 +39,7 @@ const SIGMA_DATA: f64 = 0.5;
 
 fn build(fields: &Fields, request: &ScheduleRequest) -> Result<Schedule> {
     let alphas_cumprod = betas::alphas_cumprod(fields)?;
-    let timesteps = distilled::timesteps(fields, alphas_cumprod.len(), request.num_inference_steps)?;
+    let timesteps = distilled::timesteps(fields, alphas_cumprod.len(), request)?;
     let prediction_type = fields.choice("prediction_type", PredictionType::Epsilon)?;
     let scaling = fields.number("timestep_scaling", 10.0)?;
     let alphas: Vec<f64> = timesteps.iter().map(|timestep| alphas_cumprod[*timestep]).collect();

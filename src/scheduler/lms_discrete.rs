@@ -8,7 +8,7 @@ use ndarray::{Array3, ArrayView3};
 use super::clipping::Clipping;
 use super::exploding::Exploding;
 use super::fields::Fields;
-use super::registry::{Algorithm, Variant};
+use super::registry::{Algorithm, Takes, Variant};
 use super::request::ScheduleRequest;
 use super::schedule::{Schedule, Solver};
 use super::sigmas::{FinalSigmas, SigmaSpacing};
@@ -30,6 +30,7 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
     honoured: &[betas::FIELDS, timesteps::FIELDS, sigmas::SPACING, &["prediction_type"]],
     defaults: &[],
     neutral: &[],
+    takes: Takes::NEITHER,
     build,
 };
 

@@ -9,7 +9,7 @@ use super::betas;
 use super::fields::{Choice, Fields};
 use super::noising;
 use super::prediction::{PredictionType, weighted_sum};
-use super::registry::{Algorithm, Variant};
+use super::registry::{Algorithm, Takes, Variant};
 use super::request::ScheduleRequest;
 use super::schedule::{Numbers, Schedule, Solver};
 use super::timesteps::{self, Spacing, TimestepSpacing};
@@ -25,6 +25,7 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
     honoured: &[betas::FIELDS, timesteps::FIELDS, &["prediction_type", "skip_prk_steps", "set_alpha_to_one"]],
     defaults: &[],
     neutral: &[],
+    takes: Takes::NEITHER,
     build,
 };
 

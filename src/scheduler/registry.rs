@@ -46,8 +46,23 @@ pub(super) struct Algorithm {
     pub(super) defaults: &'static [(&'static str, &'static str)],
     /// Fields of the class that we do not honour, with the value that changes nothing.
     pub(super) neutral: &'static [(&'static str, Neutral)],
+    /// Which values of a request of its own the class takes.
+    pub(super) takes: Takes,
     /// Computes the schedule that is asked for.
     pub(super) build: fn(&Fields, &ScheduleRequest) -> Result<Schedule>,
+}
+
+/// What diffusers' `set_timesteps` of a class takes instead of a number of steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Takes {
+    pub(super) timesteps: bool,
+    pub(super) sigmas: bool,
+}
+
+impl Takes {
+    pub(super) const NEITHER: Takes = Takes { timesteps: false, sigmas: false };
+    pub(super) const TIMESTEPS: Takes = Takes { timesteps: true, sigmas: false };
+    pub(super) const BOTH: Takes = Takes { timesteps: true, sigmas: true };
 }
 
 /// A named setting of an algorithm.
@@ -107,6 +122,12 @@ pub(super) fn find(name: &str) -> Result<(&'static Algorithm, &'static Variant)>
 /// Returns the algorithm of diffusers' class `class_name`, if we have it.
 pub(super) fn find_class(class_name: &str) -> Option<&'static Algorithm> {
     ALGORITHMS.iter().copied().find(|algorithm| algorithm.class_name == class_name)
+}
+
+/// Returns the names of the algorithms that `take` what is asked, the plain variant of each.
+pub(super) fn which(take: impl Fn(Takes) -> bool) -> String {
+    let taking = ALGORITHMS.iter().filter(|algorithm| take(algorithm.takes));
+    taking.map(|algorithm| algorithm.variants[0].canonical).collect::<Vec<_>>().join(", ")
 }
 
 /// Returns whether any algorithm knows a field of this name.

@@ -39,6 +39,61 @@ impl ScheduleRequest {
         ScheduleRequest { num_inference_steps, ..Self::default() }
     }
 
+    /// Returns the request's own timesteps, which fall in [0, `num_train_timesteps`).
+    ///
+    /// # Errors
+    /// `timesteps` (usage) when they do not.
+    pub(super) fn own_timesteps(&self, num_train_timesteps: usize) -> Result<Option<Vec<f64>>> {
+        let inside = |timestep: &f64| (0.0..num_train_timesteps as f64).contains(timestep);
+        let hint = format!("they are 0 or more, below {num_train_timesteps}, and fall");
+        self.checked(
+            "timesteps",
+            &self.timesteps,
+            |timesteps| !timesteps.is_empty() && timesteps.iter().all(inside),
+            hint,
+        )
+    }
+
+    /// As [`ScheduleRequest::own_timesteps`], for classes that look them up in a table: whole numbers.
+    ///
+    /// # Errors
+    /// `timesteps` (usage), also for fractions (which diffusers cuts off).
+    pub(super) fn own_whole_timesteps(&self, num_train_timesteps: usize) -> Result<Option<Vec<f64>>> {
+        let timesteps = self.own_timesteps(num_train_timesteps)?;
+        match timesteps.iter().flatten().find(|timestep| timestep.fract() != 0.0) {
+            None => Ok(timesteps),
+            Some(timestep) => {
+                Err(Error::new(ErrorKind::Usage, "timesteps", format!("`timesteps` cannot have `{timestep}`"))
+                    .hint("those of this scheduler are whole numbers"))
+            }
+        }
+    }
+
+    /// Returns the request's own noise levels, which fall from a finite one to at least 0, the final one included.
+    ///
+    /// # Errors
+    /// `sigmas` (usage) when they do not.
+    pub(super) fn own_sigmas(&self) -> Result<Option<Vec<f64>>> {
+        let inside = |sigmas: &[f64]| sigmas.len() > 1 && sigmas.iter().all(|sigma| *sigma >= 0.0 && sigma.is_finite());
+        let hint = "two or more, the last of which is the final level, such as 0; they fall".to_string();
+        self.checked("sigmas", &self.sigmas, inside, hint)
+    }
+
+    /// Returns `values` as diffusers keeps them, in f32, if they fall and are `inside` their range.
+    pub(super) fn checked(
+        &self,
+        what: &'static str,
+        values: &Option<Vec<f64>>,
+        inside: impl Fn(&[f64]) -> bool,
+        hint: String,
+    ) -> Result<Option<Vec<f64>>> {
+        let Some(values) = values else { return Ok(None) };
+        if inside(values) && values.windows(2).all(|pair| pair[1] < pair[0]) {
+            return Ok(Some(values.iter().map(|value| f64::from(*value as f32)).collect()));
+        }
+        Err(Error::new(ErrorKind::Usage, what, format!("`{what}` cannot be these {} numbers", values.len())).hint(hint))
+    }
+
     /// Returns how many of `n` steps are left out at the start: `StableDiffusionImg2ImgPipeline.get_timesteps` of
     /// diffusers 0.42.1.
     ///

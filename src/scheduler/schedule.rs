@@ -72,12 +72,13 @@ impl Schedule {
         self.scheduler
     }
 
-    /// Returns the values handed to the network, one an evaluation, falling.
+    /// Returns the values handed to the network, one an evaluation, falling (rising with `invert_sigmas`).
     pub fn timesteps(&self) -> &[f64] {
         &self.timesteps
     }
 
-    /// Returns the noise levels between the evaluations (one more than timesteps, falling), where the algorithm has them.
+    /// Returns the noise levels between the evaluations (one more than timesteps, falling; rising with
+    /// `invert_sigmas`), where the algorithm has them.
     pub fn sigmas(&self) -> Option<&[f64]> {
         self.sigmas.as_deref()
     }

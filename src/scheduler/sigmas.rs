@@ -2,7 +2,7 @@
 
 use super::beta_distribution;
 use super::fields::{Choice, Fields, wrong};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 
 /// The fields of the classes that can spread their levels. `sigma_min` and `sigma_max` count even where the class does not
 /// have them: diffusers finds them in the config all the same.
@@ -73,6 +73,20 @@ impl SigmaSpacing {
             )));
         }
         Ok(Some(self.between(sigma_max, sigma_min, n)))
+    }
+
+    /// Refuses timesteps that are given where the levels have a spacing, from which timesteps follow.
+    ///
+    /// # Errors
+    /// `timesteps` (usage).
+    pub(super) fn refuse_timesteps(self) -> Result<()> {
+        if self == SigmaSpacing::Timesteps {
+            return Ok(());
+        }
+        let message = "`timesteps` cannot be given where the config spaces the noise levels";
+        Err(Error::new(ErrorKind::Usage, "timesteps", message).hint(
+            "use a scheduler without `karras` in its name, and without `use_exponential_sigmas` and `use_beta_sigmas`",
+        ))
     }
 
     fn between(self, sigma_max: f64, sigma_min: f64, n: usize) -> Vec<f64> {
@@ -149,6 +163,11 @@ impl TrainingSigmas {
         }
         let weight = ((log(low) - wanted) / (log(low) - log(high))).clamp(0.0, 1.0);
         low as f64 + weight
+    }
+
+    /// Returns the timesteps of `sigmas`, in f32 as diffusers has them.
+    pub(super) fn timesteps_of(&self, sigmas: &[f64]) -> Vec<f64> {
+        sigmas.iter().map(|sigma| f64::from(self.timestep_of(*sigma) as f32)).collect()
     }
 
     /// Returns `sigmas` with the final level appended: 0, or the smallest of training (`final_sigmas_type`).

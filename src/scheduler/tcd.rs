@@ -7,7 +7,7 @@ use super::ddim::check_eta;
 use super::fields::{Fields, Neutral};
 use super::noising;
 use super::prediction::{Mix, PredictionType, weighted_sum};
-use super::registry::{Algorithm, Variant};
+use super::registry::{Algorithm, Takes, Variant};
 use super::request::ScheduleRequest;
 use super::schedule::{Numbers, Schedule, Solver};
 use super::{betas, distilled};
@@ -31,6 +31,7 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
         ("timestep_spacing", Neutral::Any),
         ("timestep_scaling", Neutral::Any),
     ],
+    takes: Takes::TIMESTEPS,
     build,
 };
 
@@ -38,7 +39,7 @@ fn build(fields: &Fields, request: &ScheduleRequest) -> Result<Schedule> {
     let eta = request.eta;
     check_eta(eta)?;
     let alphas_cumprod = betas::alphas_cumprod(fields)?;
-    let timesteps = distilled::timesteps(fields, alphas_cumprod.len(), request.num_inference_steps)?;
+    let timesteps = distilled::timesteps(fields, alphas_cumprod.len(), request)?;
     let prediction_type = fields.choice("prediction_type", PredictionType::Epsilon)?;
     let alphas: Vec<f64> = timesteps.iter().map(|timestep| alphas_cumprod[*timestep]).collect();
     prediction_type.check_alphas(&alphas)?;

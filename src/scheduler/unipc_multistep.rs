@@ -8,7 +8,7 @@ use super::dpmsolver::order;
 use super::fields::{Choice, Fields, Neutral, wrong};
 use super::noising;
 use super::prediction::{PredictionType, weighted_sum};
-use super::registry::{Algorithm, Variant};
+use super::registry::{Algorithm, Takes, Variant};
 use super::request::ScheduleRequest;
 use super::schedule::{Numbers, Schedule, Solver};
 use super::sigmas::{self, FinalSigmas};
@@ -46,6 +46,7 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
         ("time_shift_type", Neutral::Any),
         ("shift_terminal", Neutral::Off),
     ],
+    takes: Takes::NEITHER,
     build,
 };
 
@@ -77,7 +78,7 @@ fn build(fields: &Fields, request: &ScheduleRequest) -> Result<Schedule> {
     let lower_order_final = fields.flag("lower_order_final", true)?;
     let uncorrected = fields.numbers("disable_corrector")?.unwrap_or_default();
     let rules = Rules { last, ends_at_own_least: true, rounds_karras: true };
-    let (timesteps, sigmas) = unit_power::levels(fields, rules, request.num_inference_steps)?;
+    let (timesteps, sigmas) = unit_power::levels(fields, rules, request)?;
     let prediction_type = fields.choice("prediction_type", PredictionType::Epsilon)?;
     let n = timesteps.len();
     let begin = request.begin(n)?;

@@ -7,6 +7,7 @@ use super::betas;
 use super::clipping::Clipping;
 use super::fields::{Fields, bad};
 use super::prediction::{Mix, PredictionType, weighted_sum};
+use super::request::ScheduleRequest;
 use super::sigmas::{FinalSigmas, SigmaSpacing, TrainingSigmas};
 use super::timesteps::{Spacing, TimestepSpacing};
 use crate::error::Result;
@@ -33,7 +34,7 @@ pub(super) struct Rules {
 /// With spaced levels (Karras, exponential) neighbouring timesteps may be equal, as in diffusers: they are then only what
 /// the network is told. Here such a schedule still starts at its first step (diffusers starts at the second of two equal
 /// timesteps).
-pub(super) fn levels(fields: &Fields, rules: Rules, n: u32) -> Result<(Vec<f64>, Vec<f64>)> {
+pub(super) fn levels(fields: &Fields, rules: Rules, request: &ScheduleRequest) -> Result<(Vec<f64>, Vec<f64>)> {
     let alphas_cumprod = betas::positive_alphas_cumprod(fields)?;
     let training = TrainingSigmas::new(&alphas_cumprod)?;
     let lambda_min = -training.largest().ln();
@@ -43,9 +44,15 @@ pub(super) fn levels(fields: &Fields, rules: Rules, n: u32) -> Result<(Vec<f64>,
     }
     let spacing = Spacing::read(fields, TimestepSpacing::Linspace, alphas_cumprod.len())?;
     let spacing = Spacing { without_lowest: true, ..spacing };
-    spacing.check(n)?;
     let ends = (training.largest(), training.smallest());
     let sigma_spacing = SigmaSpacing::read(fields)?;
+    if let Some(timesteps) = request.own_whole_timesteps(alphas_cumprod.len())? {
+        sigma_spacing.refuse_timesteps()?;
+        let sigmas = timesteps.iter().map(|timestep| training.at(*timestep)).collect();
+        return Ok((timesteps, training.finish(sigmas, rules.last)?));
+    }
+    let n = request.num_inference_steps;
+    spacing.check(n)?;
     let Some(sigmas) = sigma_spacing.levels(fields, ends, n as usize)? else {
         let timesteps: Vec<f64> = spacing.timesteps(n)?.into_iter().map(f64::round_ties_even).collect();
         let sigmas = timesteps.iter().map(|timestep| training.at(*timestep)).collect();

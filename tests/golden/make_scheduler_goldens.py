@@ -21,6 +21,8 @@ from pathlib import Path
 import diffusers
 import numpy as np
 import torch
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+from diffusers.schedulers.scheduling_utils import AysSchedules
 
 assert diffusers.__version__ == "0.42.1", diffusers.__version__
 SHAPE = (2, 3, 3)
@@ -272,6 +274,55 @@ def integrates_noise(scheduler):
             or config.get("algorithm_type") in ("dpmsolver", "sde-dpmsolver"))
 
 
+AYS_15, AYS_XL = ([float(t) for t in AysSchedules[f"StableDiffusion{kind}Timesteps"]] for kind in ("", "XL"))
+
+
+def custom_configs():
+    """Timesteps and levels that are given: the classes that take them, whole schedules and starts part-way."""
+    v, karras = {"prediction_type": "v_prediction"}, {"use_karras_sigmas": True}
+    few = {"timesteps": [999.0, 700.0, 401.0, 90.0]}
+    for request in ({"timesteps": AYS_15}, {"timesteps": AYS_XL, "strength": 0.55}):
+        yield "DDPMScheduler", SCALED, {"clip_sample": False}, 0.0, request
+        for order in (1, 2, 3):
+            yield "DPMSolverMultistepScheduler", SCALED, {"solver_order": order}, 0.0, request
+            yield "DPMSolverSinglestepScheduler", SCALED, {"solver_order": order}, 0.0, request
+        sde = {"algorithm_type": "sde-dpmsolver++", "final_sigmas_type": "sigma_min"}
+        yield "DPMSolverMultistepScheduler", LINEAR, {**sde, **v}, 0.0, request
+        yield "EulerDiscreteScheduler", SCALED, {"timestep_spacing": "leading", "steps_offset": 1}, 0.0, request
+        yield "EulerDiscreteScheduler", LINEAR, {"final_sigmas_type": "sigma_min", **v}, 0.0, request
+        yield "HeunDiscreteScheduler", SCALED, {}, 0.0, request
+    fractions = {"timesteps": [980.25, 512.5, 100.75, 0.5]}
+    for request in (few, {**few, "strength": 0.8}):
+        yield "LCMScheduler", {}, {}, 0.0, request
+        yield "TCDScheduler", {}, {}, 0.3, request
+    yield "EulerDiscreteScheduler", LINEAR, v, 0.0, fractions
+    yield "HeunDiscreteScheduler", LINEAR, v, 0.0, fractions
+    for name in ("StableDiffusion", "StableDiffusionXL", "StableDiffusionVideo"):
+        sigmas = {"sigmas": AysSchedules[f"{name}Sigmas"]}
+        for request in (sigmas, {**sigmas, "strength": 0.55}):
+            yield "EulerDiscreteScheduler", SCALED, v, 0.0, request
+    yield "EulerDiscreteScheduler", SCALED, {"timestep_spacing": "leading", **karras}, 0.0, {"sigmas": [9.0, 1.0, 0.1]}
+
+
+def sized_configs():
+    """Flow matching with levels that are given, as Flux' pipeline does, and with a shift by the picture's size."""
+    flow = "FlowMatchEulerDiscreteScheduler"
+    dynamic = {"use_dynamic_shifting": True}
+    for n in (1, 4, 10):
+        flux = {"sigmas": np.linspace(1.0, 1 / n, n).tolist()}
+        for own in ({}, {"shift": 3.0}):
+            yield flow, {}, own, 0.0, flux
+        for tokens in (256, 1024, 4096):
+            yield flow, {}, dynamic, 0.0, {**flux, "image_seq_len": tokens}
+        yield flow, {}, dynamic, 0.0, {**flux, "image_seq_len": 2000, "strength": 0.8}
+    for own in ({}, {"time_shift_type": "linear"}, {"base_shift": 0.8, "max_shift": 2.0, "max_image_seq_len": 8192},
+                {"use_karras_sigmas": True}, {"shift_terminal": 0.1}, {"use_beta_sigmas": True}, {"invert_sigmas": True}):
+        for strength in ({}, {"strength": 0.55}):
+            yield flow, {}, {**dynamic, **own}, 0.0, {"image_seq_len": 1536, **strength}
+    yield flow, {}, {"invert_sigmas": True, "shift": 3.0}, 0.0, {}
+    yield flow, {}, {"shift": 3.0}, 0.0, {"timesteps": [1000.0, 750.5, 300.0, 20.0]}
+
+
 def begin(scheduler, steps, strength):
     """The first evaluation that is made: `get_timesteps` of the pipelines for image to image. That of Stable Diffusion and
     that of Stable Diffusion 3 and Flux round differently."""
@@ -290,9 +341,21 @@ def add_noise(scheduler, picture, noise, t):
     return scheduler.add_noise(picture, noise, t.reshape(1))
 
 
-def trace(scheduler, steps, eta, strength=None):
+def set_timesteps(scheduler, steps, image_seq_len=None, **custom):
+    """`retrieve_timesteps` of the pipelines, and the `mu` that those of Stable Diffusion 3 and Flux pass."""
+    config = scheduler.config
+    if image_seq_len is not None:
+        keys = ("base_image_seq_len", 256), ("max_image_seq_len", 4096), ("base_shift", 0.5), ("max_shift", 1.15)
+        custom["mu"] = calculate_shift(image_seq_len, *(config.get(key, default) for key, default in keys))
+    if "timesteps" in custom or "sigmas" in custom:
+        scheduler.set_timesteps(**custom)
+    else:
+        scheduler.set_timesteps(steps, **custom)
+
+
+def trace(scheduler, steps, eta, strength=None, **request):
     """The numbers of one run, in the order that the docstring above gives: timesteps and sigmas first."""
-    scheduler.set_timesteps(steps)
+    set_timesteps(scheduler, steps, **request)
     first = begin(scheduler, steps, strength)
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(first)  # not found by value, which starts at the second of two equal timesteps
@@ -330,16 +393,26 @@ def trace(scheduler, steps, eta, strength=None):
         yield sample.flatten()
 
 
+def step_counts(name, request):
+    if "timesteps" in request:
+        return [len(request["timesteps"])]
+    if "sigmas" in request:
+        # Flow matching's levels come without the final one.
+        return [len(request["sigmas"]) - (0 if name.startswith("FlowMatch") else 1)]
+    return STRENGTH_STEPS if request else STEPS
+
+
 def main():
     warnings.simplefilter("ignore")
     diffusers.utils.logging.set_verbosity_error()
     arrays, cases = [], []
+    plain = ((*case, {}) for case in configs())
     part_way = ((*case, {"strength": strength}) for case in part_way_configs() for strength in STRENGTHS)
-    for name, betas, other, eta, request in chain(((*case, {}) for case in configs()), part_way):
+    for name, betas, other, eta, request in chain(plain, part_way, custom_configs(), sized_configs()):
         config = {**betas, **other}
         train = config.get("num_train_timesteps", 1000)
         kept, fresh = [], getattr(diffusers, name).from_config(config)
-        for steps in (n for n in (STRENGTH_STEPS if request else STEPS) if n < train):
+        for steps in (n for n in step_counts(name, request) if n < train):
             try:
                 run = trace(copy.deepcopy(fresh), steps, eta, **request)
                 parts = [np.asarray(part, dtype=np.float32) for part in run]
