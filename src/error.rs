@@ -137,6 +137,12 @@ impl Error {
         self
     }
 
+    /// Returns this error as one of another kind: what a flag would be wrong for may be wrong for a row only.
+    pub fn with_kind(mut self, kind: ErrorKind) -> Self {
+        self.0.kind = kind;
+        self
+    }
+
     /// Returns this error with a sentence on how to fix it.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(hint.into());

@@ -2,9 +2,12 @@
 //!
 //! Leaf types that everyone may use. Names are those of diffusers, so column = flag = field.
 
+use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 /// The values that rows get where their cells are empty (a manifest cell beats a flag beats a model's default).
 ///
@@ -25,6 +28,12 @@ pub struct Defaults {
     pub guidance_rescale: f64,
     /// Share of fresh noise per step of DDIM, 0 to 1.
     pub eta: f64,
+    /// How much of a given image is made anew, 0 to 1; `None`: 0.8 for most models, 1 with a mask, as diffusers has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strength: Option<f64>,
+    /// Last layers of the text encoder to skip.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip_skip: Option<u32>,
     /// Pixels.
     pub width: u32,
     /// Pixels.
@@ -33,8 +42,57 @@ pub struct Defaults {
     pub num_images_per_prompt: u32,
 }
 
+/// A picture that a row starts from, or a mask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageInput {
+    /// The file.
+    pub path: PathBuf,
+    /// BLAKE3 hash of its bytes, 32 hex digits.
+    pub hash: String,
+    /// Width and height in pixels, as the file has them.
+    pub size: (u32, u32),
+}
+
+/// Texts for a model's further text encoders; where there is none they get those of the first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct FurtherTexts {
+    /// Prompt of the second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_2: Option<String>,
+    /// Prompt of the third.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_3: Option<String>,
+    /// Negative prompt of the second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub negative_prompt_2: Option<String>,
+    /// Negative prompt of the third.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub negative_prompt_3: Option<String>,
+}
+
+/// What SDXL's networks are told about a picture besides its text (Podell et al. 2023, arXiv 2307.01952, section 2.2). Sizes
+/// are width and height in pixels; what is `None` has diffusers' default.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct MicroConditioning {
+    /// Size before cropping; by default that of the picture to make.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub original_size: Option<(u32, u32)>,
+    /// Top and left of the crop; by default 0 and 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crops_coords_top_left: Option<(u32, u32)>,
+    /// Size after cropping; by default that of the picture to make.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_size: Option<(u32, u32)>,
+    /// How pretty, 1 to 10; by default 6.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aesthetic_score: Option<f64>,
+    /// The same for the negative prompt; by default 2.5.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub negative_aesthetic_score: Option<f64>,
+}
+
 /// One validated manifest row.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Job {
     /// 0-based number of the row among the data rows of all manifests of the run.
     pub row: u64,
@@ -64,6 +122,26 @@ pub struct Job {
     pub height: u32,
     /// Images of this row.
     pub num_images_per_prompt: u32,
+    /// Lanes that each evaluation takes, which follows from model and guidance: 2 with classifier-free guidance, else 1.
+    pub lanes: usize,
+    /// Texts for further text encoders.
+    pub texts: FurtherTexts,
+    /// What SDXL is told besides.
+    pub micro: MicroConditioning,
+    /// Last layers of the text encoder to skip for the prompt.
+    pub clip_skip: u32,
+    /// The picture to start from.
+    pub image: Option<ImageInput>,
+    /// What of it to make anew: white.
+    pub mask_image: Option<ImageInput>,
+    /// How much of it is made anew, above 0 to 1.
+    pub strength: f64,
+    /// How much it weighs (InstructPix2Pix).
+    pub image_guidance_scale: f64,
+    /// Timesteps in place of the schedule's own.
+    pub timesteps: Option<Arc<[f64]>>,
+    /// Noise levels in place of the schedule's own.
+    pub sigmas: Option<Arc<[f64]>>,
     /// Pass-through columns: name and value, in the manifest's order.
     pub extra: Vec<(Arc<str>, String)>,
 }
@@ -74,14 +152,78 @@ impl Job {
         self.id.clone().unwrap_or_else(|| format!("{:09}", self.row))
     }
 
-    /// Returns whether the guided prediction needs two lanes (diffusers: `do_classifier_free_guidance`).
+    /// Returns whether predictions with and without the prompt are weighed against each other (diffusers:
+    /// `do_classifier_free_guidance`).
     pub fn do_classifier_free_guidance(&self) -> bool {
-        self.guidance_scale > 1.0
+        self.lanes > 1
+    }
+
+    /// Returns what few rows set, by name, as JSON; the empty text where a row sets nothing of it. Pictures are named by
+    /// their hashes.
+    pub fn rare_settings(&self) -> RareSettings {
+        let mut settings = serde_json::Map::new();
+        let mut put = |name: &str, value: Value| {
+            settings.insert(name.to_string(), value);
+        };
+        if let Some(image) = &self.image {
+            put("image", json!(image.hash));
+            put("strength", json!(self.strength));
+            put("image_guidance_scale", json!(self.image_guidance_scale));
+        }
+        if let Some(mask) = &self.mask_image {
+            put("mask_image", json!(mask.hash));
+        }
+        if self.clip_skip > 0 {
+            put("clip_skip", json!(self.clip_skip));
+        }
+        for (name, numbers) in [("timesteps", &self.timesteps), ("sigmas", &self.sigmas)] {
+            if let Some(numbers) = numbers {
+                put(name, json!(numbers.as_ref()));
+            }
+        }
+        for part in [json!(self.texts), json!(self.micro)] {
+            settings.extend(part.as_object().cloned().unwrap_or_default());
+        }
+        RareSettings(settings)
     }
 
     /// Returns the key of the `index`-th image: the job's key, with `_index` where the job has several images.
     pub fn image_key(&self, index: u32) -> String {
         if self.num_images_per_prompt > 1 { format!("{}_{index}", self.key()) } else { self.key() }
+    }
+}
+
+/// Settings that few rows have, by name.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RareSettings(serde_json::Map<String, Value>);
+
+impl RareSettings {
+    /// Returns the settings by name, in a fixed order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value))
+    }
+
+    /// Returns the value of a setting.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)
+    }
+
+    /// Returns how many layers of the text encoder are skipped.
+    pub fn clip_skip(&self) -> Option<u64> {
+        self.get("clip_skip")?.as_u64()
+    }
+
+    /// Returns whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Display for RareSettings {
+    /// Writes a JSON object, or nothing where there are no settings.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() { Ok(()) } else { write!(f, "{}", Value::Object(self.0.clone())) }
     }
 }
 
@@ -118,13 +260,9 @@ impl ImageTask {
             (&job.prompt, &job.negative_prompt, self.seed, &job.scheduler, job.num_inference_steps),
             (job.guidance_scale, job.guidance_rescale, job.eta, job.width, job.height),
         );
-        let text = serde_json::to_string(&parts).expect("a tuple of strings and finite numbers is valid JSON");
+        let mut text = serde_json::to_string(&parts).expect("a tuple of strings and finite numbers is valid JSON");
+        text += &job.rare_settings().to_string();
         blake3::hash(text.as_bytes()).to_hex()[..32].to_string()
-    }
-
-    /// Returns how many lanes each of its UNet evaluations takes: 2 while guidance is on, else 1.
-    pub fn lanes(&self) -> usize {
-        if self.job.do_classifier_free_guidance() { 2 } else { 1 }
     }
 }
 
@@ -149,19 +287,17 @@ pub(crate) mod testing {
         Job {
             row,
             line: row + 2,
-            id: None,
             prompt: "a red heart".into(),
-            negative_prompt: String::new(),
             seed: Some(5),
             scheduler: "euler".into(),
             num_inference_steps: 20,
             guidance_scale: 4.0,
-            guidance_rescale: 0.0,
-            eta: 0.0,
             width: 64,
             height: 64,
             num_images_per_prompt: 1,
-            extra: Vec::new(),
+            lanes: 2,
+            strength: 1.0,
+            ..Job::default()
         }
     }
 }
@@ -205,5 +341,9 @@ mod tests {
         let mut changed = job(7);
         changed.guidance_scale = 4.5;
         assert_ne!(base, ImageTask::new(Arc::new(changed), 0, 0, 0).row_hash());
+        let mut skipped = job(7);
+        skipped.clip_skip = 1;
+        assert_eq!(skipped.rare_settings().to_string(), r#"{"clip_skip":1}"#);
+        assert_ne!(base, ImageTask::new(Arc::new(skipped), 0, 0, 0).row_hash());
     }
 }

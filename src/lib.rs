@@ -15,5 +15,6 @@ pub mod output;
 pub mod pixels;
 pub mod plan;
 pub mod prompt;
+pub mod recipe;
 pub mod run;
 pub mod scheduler;

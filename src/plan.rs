@@ -63,7 +63,7 @@ pub fn plan(tasks: Vec<ImageTask>) -> Plan {
 
 /// Returns the lane evaluations of one image. Two-evaluation samplers count once here: it only orders work.
 fn work(task: &ImageTask) -> u64 {
-    u64::from(task.job.num_inference_steps) * task.lanes() as u64
+    u64::from(task.job.num_inference_steps) * task.job.lanes as u64
 }
 
 fn area_work(bucket: &Bucket) -> u64 {

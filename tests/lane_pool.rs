@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use ndarray::{Array2, Array3, Array4, ArrayView3, ArrayView4, Axis, Zip};
-use nightshift::engine::{Departure, LanePool, Member, TimestepInput, Unet};
+use ndarray::{Array2, Array3, Array4, Axis, Zip};
+use nightshift::engine::{Departure, Lane, LanePool, Member, TextEmbeds, TimestepInput, Unet, UnetInputs};
 use nightshift::error::{Error, ErrorKind, Result};
+use nightshift::guidance::Guidance;
 use nightshift::job::{ImageTask, Job};
 use nightshift::noise::NoiseKind;
 use nightshift::scheduler::{ScheduleRequest, SchedulerConfig};
@@ -31,12 +32,8 @@ impl Unet for RowWise {
         self.timestep_input
     }
 
-    fn predict(
-        &mut self,
-        sample: ArrayView4<'_, f32>,
-        timesteps: &[f64],
-        states: ArrayView3<'_, f32>,
-    ) -> Result<Array4<f32>> {
+    fn predict(&mut self, inputs: UnetInputs<'_>) -> Result<Array4<f32>> {
+        let UnetInputs { sample, timesteps, encoder_hidden_states: states, .. } = inputs;
         self.calls.push(timesteps.to_vec());
         if states.axis_iter(Axis(0)).any(|state| state[[0, 0]] == self.poison) {
             return Err(Error::new(ErrorKind::Unexpected, "poison", "a poisoned lane"));
@@ -52,31 +49,35 @@ impl Unet for RowWise {
 }
 
 fn member(ordinal: u64, steps: u32, guided: bool, scheduler: &str) -> Member {
+    // Prompts of two lengths cannot share a call.
+    let sequence = 1 + (ordinal % 5 == 4) as usize;
     let job = Job {
         row: ordinal,
         line: ordinal + 2,
-        id: None,
-        prompt: String::new(),
-        negative_prompt: String::new(),
         seed: Some(ordinal),
         scheduler: scheduler.to_string(),
         num_inference_steps: steps,
-        guidance_scale: if guided { 4.0 } else { 1.0 },
-        guidance_rescale: 0.0,
-        eta: 0.0,
+        guidance_scale: 4.0,
         width: 24,
         height: 24,
         num_images_per_prompt: 1,
-        extra: Vec::new(),
+        ..Job::default()
     };
     let task = ImageTask::new(Arc::new(job), 0, ordinal, 0);
     let config = SchedulerConfig::from_json("{}").expect("an empty config").select(scheduler).expect("a known name");
     let schedule = Arc::new(config.schedule(&ScheduleRequest::steps(steps)).expect("a schedule"));
     let mut noise = NoiseKind::TorchCpu.source(task.seed);
     let latents = noise.draw(SIZE);
-    let embeds = |value: f32| Arc::new(Array2::from_elem((1, 1), value));
-    let negative = guided.then(|| embeds(-0.5));
-    Member::new(task, schedule.start(latents), noise, embeds(ordinal as f32 / 10.0), negative)
+    let lane = |value: f32| {
+        let embeds = TextEmbeds { hidden_states: Array2::from_elem((sequence, 1), value), pooled: None };
+        Lane { embeds: Arc::new(embeds), time_ids: None, image_channels: None }
+    };
+    let text = lane(ordinal as f32 / 10.0);
+    let (guidance, lanes) = match guided {
+        true => (Guidance::ClassifierFree { scale: 4.0, rescale: 0.0 }, vec![lane(-0.5), text]),
+        false => (Guidance::Off, vec![text]),
+    };
+    Member::new(task, schedule.start(latents), noise, guidance, lanes, None)
 }
 
 type Row = (u32, bool, usize);

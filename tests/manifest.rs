@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use nightshift::error::{Error, ErrorKind, Result};
 use nightshift::job::Defaults;
 use nightshift::manifest::{self, Manifest, Options, Rules};
+use nightshift::recipe::{GuidanceStyle, HiddenUse, ImageChannels, LatentSpace, PipelineDefaults, Recipe, TextRole};
 use proptest::prelude::*;
 
 #[path = "manifests/bad.rs"]
@@ -21,9 +22,32 @@ fn defaults() -> Defaults {
         guidance_scale: 4.0,
         guidance_rescale: 0.0,
         eta: 0.0,
+        strength: None,
+        clip_skip: None,
         width: 64,
         height: 48,
         num_images_per_prompt: 1,
+    }
+}
+
+/// Stable Diffusion 1.
+fn recipe() -> Recipe {
+    let latents =
+        LatentSpace { channels: 4, vae_scale_factor: 8, scaling_factor: 0.18215, shift_factor: 0.0, statistics: None };
+    let (num_inference_steps, guidance_scale, strength, inpaint_strength) = (50, 7.5, 0.8, 1.0);
+    Recipe {
+        texts: vec![TextRole { hidden: HiddenUse::Features, pooled: false }],
+        absent_sequence: None,
+        clip_skip: true,
+        guidance: GuidanceStyle::ClassifierFree,
+        zeros_for_no_negative: false,
+        time_ids: None,
+        image_channels: ImageChannels::None,
+        latents,
+        flow: false,
+        patch_size: None,
+        linear_sigmas: false,
+        defaults: PipelineDefaults { num_inference_steps, guidance_scale, strength, inpaint_strength },
     }
 }
 
@@ -44,7 +68,10 @@ fn read_with(paths: &[PathBuf], options: Options) -> Result<Manifest> {
             size_multiple: 8,
             max_size: 4096,
             max_steps: 1000,
+            recipe: &recipe(),
             resolve_scheduler: &resolve,
+            read_levels: &|_, text, _| Ok(text.split(',').filter_map(|word| word.parse().ok()).collect()),
+            check_schedule: &|_| Ok(()),
             options,
         },
     )

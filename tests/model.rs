@@ -4,8 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ndarray::{Array, Array2, Array3, Array4, ArrayD, Axis, Slice, s};
-use nightshift::engine::{TextEncoder, TimestepInput, Unet, VaeDecoder};
+use ndarray::{Array, Array2, Array3, Array4, ArrayD, ArrayView2, ArrayView3, ArrayView4, Axis, Slice, s};
+use nightshift::engine::{TextEncoder, TimestepInput, Unet, UnetInputs, VaeDecoder};
 use nightshift::error::{Error, ErrorKind};
 use nightshift::model::{Family, Inspection, ModelSpec, TimestepShape, read_signature};
 use nightshift::onnx::{Device, Doctor, Networks, OnnxUnet, Runtime, SessionOptions};
@@ -109,6 +109,23 @@ fn states(lanes: usize) -> Array3<f32> {
     ramp(&[lanes, 77, 16]).into_dimensionality().unwrap()
 }
 
+/// Calls a UNet that takes nothing but these.
+fn predict(
+    unet: &mut OnnxUnet,
+    sample: ArrayView4<'_, f32>,
+    timesteps: &[f64],
+    encoder_hidden_states: ArrayView3<'_, f32>,
+) -> Result<Array4<f32>, Error> {
+    let guidance_scales = vec![1.0; timesteps.len()];
+    let (pooled, time_ids, guidance_scales) = (None, None, &guidance_scales[..]);
+    unet.predict(UnetInputs { sample, timesteps, encoder_hidden_states, pooled, time_ids, guidance_scales })
+}
+
+/// Returns the hidden states of the first text encoder.
+fn encode(networks: &mut Networks, ids: ArrayView2<'_, i64>) -> Result<Array3<f32>, Error> {
+    Ok(networks.text_encoders[0].encode(ids, 0)?.hidden_states.unwrap())
+}
+
 fn ids(texts: usize) -> Array2<i64> {
     Array::from_shape_fn((texts, 77), |(text, i)| ((text * 77 + i) * 37 % 101) as i64)
 }
@@ -139,12 +156,13 @@ fn a_folder_tells_what_it_is() {
     let spec = tiny();
     assert_eq!((spec.name.as_str(), spec.class_name.as_str()), ("tiny", "StableDiffusionPipeline"));
     assert_eq!(spec.family, Family::StableDiffusion);
-    assert_eq!((spec.latent_channels, spec.vae_scale_factor, spec.scaling_factor), (4, 2, 0.5));
-    assert_eq!((spec.model_max_length, spec.shift_factor), (77, 0.0));
+    let latents = &spec.recipe.latents;
+    assert_eq!((latents.channels, latents.vae_scale_factor, latents.scaling_factor), (4, 2, 0.5));
+    assert_eq!((spec.texts[0].model_max_length, latents.shift_factor), (77, 0.0));
     assert_eq!((spec.default_size, spec.size_multiple, spec.fixed_size), ((16, 16), 4, None));
     assert_eq!(spec.unet.timestep_shape, TimestepShape::PerLane);
     assert!(spec.scheduler_config.contains("v_prediction"));
-    let signature = &spec.text_encoder.file.signature;
+    let signature = &spec.texts[0].graph.file.signature;
     assert_eq!((signature.opset, signature.producer.as_str()), (Some(18), "make_fixtures"));
     let inputs: Vec<_> = spec.unet.file.signature.inputs.iter().map(ToString::to_string).collect();
     assert_eq!(inputs[0], "`sample` float32 [batch, 4, height, width]");
@@ -173,7 +191,7 @@ fn missing_and_broken_files_are_named_with_what_to_do() {
     assert!(missing.contains("no/such/model: cannot open the model folder"), "{missing}");
     let refusal = Folder::new().without("tokenizer/merges.txt").refusal();
     assert!(refusal.contains("tokenizer/tokenizer.json") && refusal.contains("`merges.txt`"), "{refusal}");
-    for name in ["model_index.json", "scheduler/scheduler_config.json", "vae_decoder/config.json", "unet/model.onnx"] {
+    for name in ["scheduler/scheduler_config.json", "unet/model.onnx"] {
         let refusal = Folder::new().without(name).refusal();
         assert!(refusal.contains(name) && refusal.contains("lacks this file"), "{refusal}");
     }
@@ -209,20 +227,32 @@ fn parts_that_do_not_fit_are_named_both() {
     assert!(refusal.contains("text_encoder/model.onnx: the graph has no input `input_ids`"), "{refusal}");
     let refusal = Folder::new().with_graph("unet", "ids_int32.onnx").refusal();
     assert!(refusal.contains("the graph has no input `sample`"), "{refusal}");
-    let refusal = Folder::new().with("vae_decoder/config.json", &config(r#", "latents_mean": [0]"#)).refusal();
-    assert!(refusal.contains("`latents_mean`"), "{refusal}");
+    let statistics = config(r#", "latents_mean": [0, 1], "latents_std": [1]"#);
+    let refusal = Folder::new().with("vae_decoder/config.json", &statistics).refusal();
+    assert!(refusal.contains("as many as `latents_mean`"), "{refusal}");
     let refusal = Folder::new().with("vae_decoder/config.json", &config(r#", "scaling_factor": "x""#)).refusal();
     assert!(refusal.contains("`scaling_factor` must be a number, not `\"x\"`"), "{refusal}");
     let old = Folder::new().with("vae_decoder/config.json", &config("")).open().unwrap();
-    assert_eq!(old.scaling_factor, 0.18215, "configs older than the key");
+    assert_eq!(old.recipe.latents.scaling_factor, 0.18215, "configs older than the key");
 }
 
 #[test]
 fn families_that_we_cannot_run_are_said_to_be_so() {
-    for class in ["StableDiffusionXLPipeline", "ORTFluxPipeline", "LatentConsistencyModelPipeline"] {
+    for class in ["PixArtSigmaPipeline", "ORTSanaPipeline", "StableDiffusionUpscalePipeline"] {
         let refusal = Folder::new().with("model_index.json", &format!(r#"{{"_class_name": "{class}"}}"#)).refusal();
         assert!(refusal.contains(class) && refusal.contains("not supported yet"), "{refusal}");
     }
+}
+
+#[test]
+fn a_folder_without_configs_is_known_by_its_graphs() {
+    let folder = Folder::new().without("model_index.json").without("vae_decoder/config.json");
+    let spec = folder.open().unwrap();
+    assert_eq!((spec.family, spec.class_name.as_str()), (Family::StableDiffusion, ""));
+    let latents = &spec.recipe.latents;
+    assert_eq!((latents.scaling_factor, latents.vae_scale_factor, latents.channels), (0.18215, 8, 4));
+    let text = Inspection::new(&spec).to_string();
+    assert!(text.contains("no config.json beside the VAE decoder: 8 pixels a latent cell"), "{text}");
 }
 
 #[test]
@@ -251,7 +281,7 @@ fn ids_are_those_of_transformers_on_both_paths() {
         json: Some(fs::read(fixtures().join("tokenizer.json")).unwrap()),
         ..TokenizerFiles::default()
     };
-    let files = tiny().tokenizer;
+    let files = tiny().texts[0].tokenizer.clone();
     assert_eq!(files.json, None, "this path must go through vocab.json");
     for (name, files) in [("vocab.json", files), ("tokenizer.json", json_file)] {
         let tokenizer = PromptTokenizer::new(&files, 77).unwrap();
@@ -270,9 +300,9 @@ fn ids_are_those_of_transformers_on_both_paths() {
 
 #[test]
 fn networks_compute_what_pythons_onnxruntime_computes() {
-    let mut networks = Networks::load(&runtime(), &tiny(), &threads(1)).unwrap();
-    assert_expected("tiny/text_encoder", &networks.text_encoder.encode(ids(2).view()).unwrap(), 1e-5);
-    let prediction = networks.unet.predict(sample(2).view(), &[999.0, 250.0], states(2).view()).unwrap();
+    let mut networks = Networks::load(&runtime(), &tiny(), &threads(1), false).unwrap();
+    assert_expected("tiny/text_encoder", &encode(&mut networks, ids(2).view()).unwrap(), 1e-5);
+    let prediction = predict(&mut networks.unet, sample(2).view(), &[999.0, 250.0], states(2).view()).unwrap();
     assert_expected("tiny/unet", &prediction, 1e-5);
     assert_expected("tiny/vae_decoder", &networks.vae_decoder.decode(sample(2).view()).unwrap(), 1e-5);
 }
@@ -290,15 +320,15 @@ fn every_dialect_of_inputs_is_fed() {
         let spec = Folder::new().with_graph("unet", &format!("{name}.onnx"));
         let mut unet = OnnxUnet::load(&runtime, &spec.open().unwrap(), &threads(1)).unwrap();
         assert_eq!(unet.timestep_input(), input, "{name}");
-        assert_expected(name, &unet.predict(sample(2).view(), &timesteps, states(2).view()).unwrap(), tolerance);
+        assert_expected(name, &predict(&mut unet, sample(2).view(), &timesteps, states(2).view()).unwrap(), tolerance);
         if input == TimestepInput::Shared {
-            let error = unet.predict(sample(2).view(), &[999.0, 1.0], states(2).view()).unwrap_err();
+            let error = predict(&mut unet, sample(2).view(), &[999.0, 1.0], states(2).view()).unwrap_err();
             assert_eq!(error.code(), "mixed_timesteps");
         }
     }
     let folder = Folder::new().with_graph("text_encoder", "ids_int32.onnx");
-    let mut networks = Networks::load(&runtime, &folder.open().unwrap(), &threads(1)).unwrap();
-    assert_expected("ids_int32", &networks.text_encoder.encode(ids(2).view()).unwrap(), 1e-5);
+    let mut networks = Networks::load(&runtime, &folder.open().unwrap(), &threads(1), false).unwrap();
+    assert_expected("ids_int32", &encode(&mut networks, ids(2).view()).unwrap(), 1e-5);
 }
 
 #[test]
@@ -307,13 +337,14 @@ fn a_graph_of_one_size_gets_just_that() {
     let spec = spec.open().unwrap();
     assert_eq!((spec.fixed_lanes, spec.fixed_size, spec.default_size), (Some(2), Some((16, 16)), (16, 16)));
     let mut unet = OnnxUnet::load(&runtime(), &spec, &threads(4)).unwrap();
-    let three = unet.predict(sample(3).view(), &[999.0; 3], states(3).view()).unwrap();
+    let three = predict(&mut unet, sample(3).view(), &[999.0; 3], states(3).view()).unwrap();
     assert_eq!(three.shape(), [3, 4, 8, 8]);
     assert_expected("scalar", &three.slice(s![..2, .., .., ..]).to_owned(), 1e-5);
-    let last = unet.predict(sample(3).slice(s![2.., .., .., ..]), &[999.0], states(3).slice(s![2.., .., ..])).unwrap();
+    let last =
+        predict(&mut unet, sample(3).slice(s![2.., .., .., ..]), &[999.0], states(3).slice(s![2.., .., ..])).unwrap();
     assert_same_bits(&last, &three.slice(s![2.., .., .., ..]).to_owned(), "the lane that filled its call up");
     let wide = ramp(&[1, 4, 8, 12]).into_dimensionality().unwrap();
-    assert_eq!(unet.predict(wide.view(), &[1.0], states(1).view()).unwrap_err().code(), "graph_shape");
+    assert_eq!(predict(&mut unet, wide.view(), &[1.0], states(1).view()).unwrap_err().code(), "graph_shape");
 }
 
 #[test]
@@ -328,7 +359,7 @@ fn a_lane_has_the_same_bits_in_every_batch_and_with_any_number_of_threads() {
             let calls = (0..7).step_by(batch).map(|start| {
                 let lanes = Slice::from(start..(start + batch).min(7));
                 let times = &timesteps[start..(start + batch).min(7)];
-                unet.predict(sample.slice_axis(Axis(0), lanes), times, states.slice_axis(Axis(0), lanes)).unwrap()
+                predict(&mut unet, sample.slice_axis(Axis(0), lanes), times, states.slice_axis(Axis(0), lanes)).unwrap()
             });
             let calls: Vec<_> = calls.collect();
             let views: Vec<_> = calls.iter().map(|call| call.view()).collect();
@@ -343,10 +374,10 @@ fn a_lane_has_the_same_bits_in_every_batch_and_with_any_number_of_threads() {
 fn neighbours_and_their_order_do_not_matter() {
     let mut unet = OnnxUnet::load(&runtime(), &tiny(), &threads(2)).unwrap();
     let (sample, states) = (sample(3), states(3));
-    let forward = unet.predict(sample.view(), &[9.0, 90.0, 900.0], states.view()).unwrap();
+    let forward = predict(&mut unet, sample.view(), &[9.0, 90.0, 900.0], states.view()).unwrap();
     // A reversed view is not in standard layout: it must be copied right, too.
     let (x, s) = (sample.slice(s![..;-1, .., .., ..]), states.slice(s![..;-1, .., ..]));
-    let backward = unet.predict(x, &[900.0, 90.0, 9.0], s).unwrap();
+    let backward = predict(&mut unet, x, &[900.0, 90.0, 9.0], s).unwrap();
     assert_same_bits(&forward, &backward.slice(s![..;-1, .., .., ..]).to_owned(), "reversed");
 }
 
@@ -355,13 +386,13 @@ fn a_text_and_an_image_have_the_same_bits_alone_and_among_others() {
     let (runtime, spec) = (runtime(), tiny());
     let mut first = None;
     for count in [1, 2, 4] {
-        let mut networks = Networks::load(&runtime, &spec, &threads(count)).unwrap();
-        let texts = networks.text_encoder.encode(ids(5).view()).unwrap();
+        let mut networks = Networks::load(&runtime, &spec, &threads(count), false).unwrap();
+        let texts = encode(&mut networks, ids(5).view()).unwrap();
         // 12 × 16 cells: more than 128 and less than 512, where a VAE's attention needs care.
         let latents = ramp(&[3, 4, 12, 16]).into_dimensionality::<ndarray::Ix4>().unwrap();
         let images = networks.vae_decoder.decode(latents.view()).unwrap();
         for i in 0..5 {
-            let alone = networks.text_encoder.encode(ids(5).slice(s![i..=i, ..])).unwrap();
+            let alone = encode(&mut networks, ids(5).slice(s![i..=i, ..])).unwrap();
             assert_same_bits(&alone, &texts.slice(s![i..=i, .., ..]).to_owned(), "text");
         }
         for i in 0..3 {
@@ -376,18 +407,18 @@ fn a_text_and_an_image_have_the_same_bits_alone_and_among_others() {
 
 #[test]
 fn wrong_shapes_name_graph_input_and_both_shapes() {
-    let mut networks = Networks::load(&runtime(), &tiny(), &threads(1)).unwrap();
+    let mut networks = Networks::load(&runtime(), &tiny(), &threads(1), false).unwrap();
     let wide = ramp(&[1, 77, 32]).into_dimensionality().unwrap();
-    let error = networks.unet.predict(sample(1).view(), &[1.0], wide.view()).unwrap_err().to_string();
+    let error = predict(&mut networks.unet, sample(1).view(), &[1.0], wide.view()).unwrap_err().to_string();
     assert!(
         error.contains("unet/model.onnx: the UNet takes `encoder_hidden_states` float32 [batch, sequence, 16]"),
         "{error}"
     );
     assert!(error.contains("[1, 77, 32]"), "{error}");
-    let error = networks.unet.predict(sample(2).view(), &[1.0], states(2).view()).unwrap_err();
+    let error = predict(&mut networks.unet, sample(2).view(), &[1.0], states(2).view()).unwrap_err();
     assert_eq!(error.code(), "lanes_differ");
     let short = Array2::zeros((1, 9));
-    assert_eq!(networks.text_encoder.encode(short.view()).unwrap_err().code(), "graph_shape");
+    assert_eq!(encode(&mut networks, short.view()).unwrap_err().code(), "graph_shape");
 }
 
 #[test]
@@ -397,7 +428,7 @@ fn a_graph_that_onnx_runtime_refuses_is_a_model_error() {
         String::from_utf8_lossy(&bytes).contains("Sigmoid").then(|| replace(&bytes, b"Sigmoid", b"Sigmoit")).unwrap();
     let folder = Folder::new();
     fs::write(folder.path("model/vae_decoder/model.onnx"), broken).unwrap();
-    let error = Networks::load(&runtime(), &folder.open().unwrap(), &threads(1)).unwrap_err();
+    let error = Networks::load(&runtime(), &folder.open().unwrap(), &threads(1), false).unwrap_err();
     assert_eq!((error.kind(), error.code()), (ErrorKind::Model, "graph_refused"), "{error}");
     assert!(error.to_string().contains("Sigmoit"), "{error}");
 }
@@ -419,7 +450,7 @@ fn a_gpu_that_is_not_there_is_an_error_never_the_cpu() {
         return;
     }
     for device in [Device::Cuda(0), Device::TensorRt(0)] {
-        let error = Networks::load(&runtime, &tiny(), &SessionOptions { device, threads: 0 }).unwrap_err();
+        let error = Networks::load(&runtime, &tiny(), &SessionOptions { device, threads: 0 }, false).unwrap_err();
         assert_eq!((error.kind(), error.code()), (ErrorKind::Provider, "no_device"), "{error}");
         assert!(error.to_string().contains(&device.to_string()), "{error}");
         assert!(error.how_to_fix().unwrap().contains("--device cpu"), "{error}");

@@ -34,6 +34,8 @@ fn fingerprint() -> RunFingerprint {
             guidance_scale: 7.1 + 0.2,
             guidance_rescale: 0.0,
             eta: 0.0,
+            strength: None,
+            clip_skip: None,
             width: 64,
             height: 64,
             num_images_per_prompt: 1,
@@ -55,17 +57,16 @@ fn task(row: u64, prompt: &str) -> ImageTask {
         line: row + 2,
         id: (row % 2 == 1).then(|| format!("cat_{row}")),
         prompt: prompt.into(),
-        negative_prompt: String::new(),
         seed: (row == 0).then_some(u64::MAX),
         scheduler: "euler".into(),
         num_inference_steps: 20,
         guidance_scale: 4.5,
-        guidance_rescale: 0.0,
-        eta: 0.0,
         width: 64,
         height: 48,
         num_images_per_prompt: 1,
+        lanes: 2,
         extra: if row == 2 { Vec::new() } else { vec![("label".into(), format!("{row:03}"))] },
+        ..Job::default()
     };
     ImageTask::new(Arc::new(job), 0, row, 7)
 }

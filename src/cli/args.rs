@@ -97,16 +97,22 @@ pub struct DefaultArgs {
     /// Scheduler: `euler`, `DPM++ 2M Karras`, `DDIMScheduler`, …  [default: the model's own]
     #[arg(long, value_name = "NAME", env = "NIGHTSHIFT_SCHEDULER")]
     pub scheduler: Option<String>,
-    /// Denoising steps  [default: 50, as in diffusers]
+    /// Denoising steps  [default: as in diffusers for the model, mostly 50]
     #[arg(long, alias = "steps", visible_alias = "steps", value_name = "N", env = "NIGHTSHIFT_NUM_INFERENCE_STEPS")]
     pub num_inference_steps: Option<u32>,
-    /// Weight of classifier-free guidance; 1 or less turns it off  [default: 7.5, as in diffusers]
+    /// Weight of classifier-free guidance; 1 or less turns it off  [default: as in diffusers for the model, such as 7.5]
     #[arg(long, value_name = "X", env = "NIGHTSHIFT_GUIDANCE_SCALE")]
     pub guidance_scale: Option<f64>,
-    /// Width in pixels  [default: the model's]
+    /// How much of a row's image is made anew, above 0 to 1  [default: as in diffusers for the model, such as 0.8]
+    #[arg(long, value_name = "X", env = "NIGHTSHIFT_STRENGTH")]
+    pub strength: Option<f64>,
+    /// Last layers of the text encoder to skip  [default: 0]
+    #[arg(long, value_name = "N", env = "NIGHTSHIFT_CLIP_SKIP")]
+    pub clip_skip: Option<u32>,
+    /// Width in pixels  [default: the row's image's, else the model's]
     #[arg(long, value_name = "PIXELS", env = "NIGHTSHIFT_WIDTH")]
     pub width: Option<u32>,
-    /// Height in pixels  [default: the model's]
+    /// Height in pixels  [default: the row's image's, else the model's]
     #[arg(long, value_name = "PIXELS", env = "NIGHTSHIFT_HEIGHT")]
     pub height: Option<u32>,
     /// Run seed: a row without a seed derives its own from this and its key
@@ -291,6 +297,8 @@ impl JobArgs {
                 scheduler: self.defaults.scheduler,
                 num_inference_steps: self.defaults.num_inference_steps,
                 guidance_scale: self.defaults.guidance_scale,
+                strength: self.defaults.strength,
+                clip_skip: self.defaults.clip_skip,
                 width: self.defaults.width,
                 height: self.defaults.height,
                 seed: self.defaults.seed,

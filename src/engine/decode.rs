@@ -4,10 +4,11 @@ use crossbeam_channel::{Receiver, Sender};
 use ndarray::{Array3, Array4, Axis, s};
 
 use super::networks::VaeDecoder;
-use super::{Generated, LatentScale, Outcome};
+use super::{Generated, Outcome};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::ImageTask;
 use crate::pixels::to_rgb8;
+use crate::recipe::LatentSpace;
 
 /// Finished latents on their way to the decoder.
 pub(super) type Denoised = (ImageTask, Array3<f32>);
@@ -15,7 +16,7 @@ pub(super) type Denoised = (ImageTask, Array3<f32>);
 /// Decodes what comes in, up to `batch` pictures of equal size a call, until the channel closes or nobody listens.
 pub(super) fn decode_all(
     vae: &mut dyn VaeDecoder,
-    scale: LatentScale,
+    space: &LatentSpace,
     batch: usize,
     denoised: &Receiver<Denoised>,
     outcomes: &Sender<Outcome>,
@@ -24,7 +25,7 @@ pub(super) fn decode_all(
     while let Some(first) = held.take().or_else(|| denoised.recv().ok()) {
         let (group, next) = gather(first, batch, denoised);
         held = next;
-        for outcome in decode_group(vae, scale, group) {
+        for outcome in decode_group(vae, space, group) {
             if outcomes.send(outcome).is_err() {
                 return;
             }
@@ -45,8 +46,8 @@ fn gather(first: Denoised, batch: usize, denoised: &Receiver<Denoised>) -> (Vec<
     (group, None)
 }
 
-fn decode_group(vae: &mut dyn VaeDecoder, scale: LatentScale, group: Vec<Denoised>) -> Vec<Outcome> {
-    match decode(vae, scale, &group) {
+fn decode_group(vae: &mut dyn VaeDecoder, space: &LatentSpace, group: Vec<Denoised>) -> Vec<Outcome> {
+    match decode(vae, space, &group) {
         Ok(decoded) => {
             group.into_iter().zip(decoded.axis_iter(Axis(0))).map(|((task, _), d)| picture(task, d)).collect()
         }
@@ -55,7 +56,7 @@ fn decode_group(vae: &mut dyn VaeDecoder, scale: LatentScale, group: Vec<Denoise
                 Error::new(ErrorKind::Row, "vae_failed", format!("the VAE decoder failed: {error}")).source(error);
             group.into_iter().map(|(task, _)| Outcome::Failed(task, error_once(&error))).collect()
         }
-        Err(_) => group.into_iter().flat_map(|one| decode_group(vae, scale, vec![one])).collect(),
+        Err(_) => group.into_iter().flat_map(|one| decode_group(vae, space, vec![one])).collect(),
     }
 }
 
@@ -63,13 +64,11 @@ fn error_once(error: &Error) -> Error {
     Error::new(error.kind(), error.code(), error.message())
 }
 
-fn decode(vae: &mut dyn VaeDecoder, scale: LatentScale, group: &[Denoised]) -> Result<Array4<f32>> {
+fn decode(vae: &mut dyn VaeDecoder, space: &LatentSpace, group: &[Denoised]) -> Result<Array4<f32>> {
     let (channels, height, width) = group[0].1.dim();
     let mut latents = Array4::zeros((group.len(), channels, height, width));
-    let (factor, shift) = (scale.scaling_factor as f32, scale.shift_factor as f32);
     for (lane, (_, one)) in group.iter().enumerate() {
-        // As diffusers: `latents / scaling_factor + shift_factor`, in f32.
-        latents.slice_mut(s![lane, .., .., ..]).assign(&one.mapv(|value| value / factor + shift));
+        latents.slice_mut(s![lane, .., .., ..]).assign(&space.denormalized(one.view()));
     }
     vae.decode(latents.view())
 }

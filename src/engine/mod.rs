@@ -1,7 +1,10 @@
 //! Encode → lane pool (denoise) → decode, over traits: no files, no ONNX Runtime.
 
+mod call;
 mod decode;
 mod embeddings;
+mod images;
+mod member;
 mod networks;
 mod pool;
 mod start;
@@ -11,14 +14,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam_channel::{Sender, bounded};
 use image::RgbImage;
 
-pub use embeddings::Embeddings;
-pub use networks::{TextEncoder, TimestepInput, Unet, VaeDecoder};
-pub use pool::{Departure, LanePool, Member, PromptEmbeds};
-pub use start::Starter;
+pub use embeddings::{Embeddings, TextPart};
+pub use images::{Images, ReadImage};
+pub use member::{Kept, Lane, Member, TextEmbeds};
+pub use networks::{Encoded, LatentDistribution, TextEncoder, TimestepInput, Unet, UnetInputs, VaeDecoder, VaeEncoder};
+pub use pool::{Departure, LanePool};
+pub use start::{Starter, schedule_request};
 
 use crate::error::Error;
 use crate::job::ImageTask;
 use crate::plan::{Bucket, Plan};
+use crate::recipe::LatentSpace;
 
 /// A finished picture.
 pub struct Generated {
@@ -36,15 +42,6 @@ pub enum Outcome {
     Failed(ImageTask, Error),
 }
 
-/// From latents as the UNet knows them to latents as the VAE knows them: `latents / scaling_factor + shift_factor`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct LatentScale {
-    /// Latent units; 0.18215 for Stable Diffusion 1.x.
-    pub scaling_factor: f64,
-    /// 0 for all models before SD3.
-    pub shift_factor: f64,
-}
-
 /// What the engine is told apart from the work itself.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
@@ -52,8 +49,6 @@ pub struct Settings {
     pub lanes: usize,
     /// Pictures per call of the VAE decoder, at most.
     pub vae_batch: usize,
-    /// How latents are scaled for the VAE.
-    pub scale: LatentScale,
 }
 
 /// Whether to go on; asked before every UNet call.
@@ -86,7 +81,9 @@ pub struct Engine<'a> {
     pub unet: &'a mut dyn Unet,
     /// Turns latents into pixels.
     pub vae: &'a mut dyn VaeDecoder,
-    /// Lanes, batches, scale.
+    /// How latents are scaled for the VAE.
+    pub latents: &'a LatentSpace,
+    /// Lanes and batches.
     pub settings: Settings,
     /// What has been done so far.
     pub counters: &'a Counters,
@@ -96,11 +93,12 @@ impl<'a> Engine<'a> {
     /// Makes every image of `plan` and sends what becomes of each to `outcomes`, in the order of finishing. Decoding runs
     /// on a thread of its own. Returns early where `pace` says so, or when nobody listens to `outcomes` any more.
     pub fn generate(mut self, plan: &'a Plan, pace: &dyn Fn() -> Pace, outcomes: &Sender<Outcome>) {
-        let Settings { lanes, vae_batch, scale } = self.settings;
+        let Settings { lanes, vae_batch } = self.settings;
+        let space = self.latents;
         std::thread::scope(|scope| {
             let (to_decoder, denoised) = bounded(2 * lanes.max(vae_batch));
             let (vae, sender) = (&mut *self.vae, outcomes.clone());
-            scope.spawn(move || decode::decode_all(vae, scale, vae_batch, &denoised, &sender));
+            scope.spawn(move || decode::decode_all(vae, space, vae_batch, &denoised, &sender));
             let emit = |departure| match departure {
                 Departure::Denoised(task, latents) => to_decoder.send((task, latents)).is_ok(),
                 Departure::Failed(task, error) => outcomes.send(Outcome::Failed(task, error)).is_ok(),

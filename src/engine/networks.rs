@@ -1,18 +1,28 @@
-//! The three networks as the engine sees them. `onnx` implements these traits; tests use small doubles.
+//! The networks as the engine sees them. `onnx` implements these traits; tests use small doubles.
 //!
 //! Methods take `&mut self` because `ort`'s `Session::run` does.
 
-use ndarray::{Array3, Array4, ArrayView2, ArrayView3, ArrayView4};
+use ndarray::{Array2, Array3, Array4, ArrayView2, ArrayView3, ArrayView4};
 
 use crate::error::Result;
 
+/// What a text encoder gives for a batch of texts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Encoded {
+    /// `[batch, sequence, width]`; `None` where the model has no use for it.
+    pub hidden_states: Option<Array3<f32>>,
+    /// `[batch, width]`; `None` where the model has no use for it.
+    pub pooled: Option<Array2<f32>>,
+}
+
 /// Turns token ids into embeddings.
 pub trait TextEncoder: Send {
-    /// Returns `prompt_embeds` `[batch, sequence, width]` of `input_ids` `[batch, sequence]`.
+    /// Returns the embeddings of `input_ids` `[batch, sequence]`, of a layer `clip_skip` before the one that the model was
+    /// trained with.
     ///
     /// # Errors
-    /// The graph fails to run.
-    fn encode(&mut self, input_ids: ArrayView2<'_, i64>) -> Result<Array3<f32>>;
+    /// The graph fails to run, or does not give that layer.
+    fn encode(&mut self, input_ids: ArrayView2<'_, i64>, clip_skip: u32) -> Result<Encoded>;
 }
 
 /// How a UNet graph takes its timestep.
@@ -24,22 +34,33 @@ pub enum TimestepInput {
     Shared,
 }
 
+/// The lanes of one call of a UNet, or of the transformer that some models have in its place.
+#[derive(Debug, Clone, Copy)]
+pub struct UnetInputs<'a> {
+    /// Scaled latents, and image channels after them: `[lanes, channels, height, width]`.
+    pub sample: ArrayView4<'a, f32>,
+    /// One timestep a lane (all equal where [`TimestepInput::Shared`]).
+    pub timesteps: &'a [f64],
+    /// `[lanes, sequence, width]`.
+    pub encoder_hidden_states: ArrayView3<'a, f32>,
+    /// Pooled text embeddings `[lanes, width]`, for models that take them.
+    pub pooled: Option<ArrayView2<'a, f32>>,
+    /// Sizes and crops `[lanes, 5 or 6]`, for models that take them.
+    pub time_ids: Option<ArrayView2<'a, f32>>,
+    /// Guidance scales, one a lane; only models with embedded guidance look at them.
+    pub guidance_scales: &'a [f64],
+}
+
 /// Estimates noise (or velocity, or the sample: the scheduler's `prediction_type` says which).
 pub trait Unet: Send {
     /// Returns how the graph takes its timestep.
     fn timestep_input(&self) -> TimestepInput;
 
-    /// Returns `noise_pred` `[lanes, latent_channels, height, width]` for scaled `sample` of the same shape, one timestep
-    /// a lane (all equal where [`TimestepInput::Shared`]) and `encoder_hidden_states` `[lanes, sequence, width]`.
+    /// Returns `noise_pred` `[lanes, latent_channels, height, width]`.
     ///
     /// # Errors
     /// The graph fails to run.
-    fn predict(
-        &mut self,
-        sample: ArrayView4<'_, f32>,
-        timesteps: &[f64],
-        encoder_hidden_states: ArrayView3<'_, f32>,
-    ) -> Result<Array4<f32>>;
+    fn predict(&mut self, inputs: UnetInputs<'_>) -> Result<Array4<f32>>;
 }
 
 /// Turns latents into pixels.
@@ -50,4 +71,22 @@ pub trait VaeDecoder: Send {
     /// # Errors
     /// The graph fails to run.
     fn decode(&mut self, latents: ArrayView4<'_, f32>) -> Result<Array4<f32>>;
+}
+
+/// What a VAE's encoder gives for one picture; both `[latent_channels, h, w]`, not yet scaled.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LatentDistribution {
+    /// Mean of each value.
+    pub mean: Array3<f32>,
+    /// Standard deviation of each value; `None` for encoders that give latents without a distribution.
+    pub std: Option<Array3<f32>>,
+}
+
+/// Turns pixels into latents.
+pub trait VaeEncoder: Send {
+    /// Returns the latents of one picture `[3, height, width]` in [-1, 1].
+    ///
+    /// # Errors
+    /// The graph fails to run.
+    fn encode(&mut self, pixels: ArrayView3<'_, f32>) -> Result<LatentDistribution>;
 }

@@ -5,94 +5,27 @@
 //! the same for any number of lanes and any order, as far as the network itself is batch-invariant.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
-use ndarray::{Array2, Array3, Array4, ArrayView3, Axis, s};
+use ndarray::{Array3, Array4, ArrayView3, Axis};
 
+use super::call::Call;
+use super::member::Member;
 use super::networks::{TimestepInput, Unet};
 use crate::error::{Error, ErrorKind, Result};
-use crate::guidance::guide;
 use crate::job::ImageTask;
-use crate::noise::Noise;
-use crate::scheduler::{Eval, Sampler};
 
-/// The embedding of one text, `[sequence, width]` f32, shared by all images that use it.
-pub type PromptEmbeds = Arc<Array2<f32>>;
-
-/// An image on its way through the pool.
-pub struct Member {
-    task: ImageTask,
-    sampler: Box<dyn Sampler>,
-    noise: Box<dyn Noise>,
-    prompt_embeds: PromptEmbeds,
-    negative_prompt_embeds: Option<PromptEmbeds>,
-    eval: Option<Eval>,
-    noise_pred_uncond: Option<Array3<f32>>,
-    noise_pred_text: Option<Array3<f32>>,
-}
-
-impl Member {
-    /// Returns an image ready to enter the pool; guidance is on where there are negative embeddings.
-    pub fn new(
-        task: ImageTask,
-        sampler: Box<dyn Sampler>,
-        noise: Box<dyn Noise>,
-        prompt_embeds: PromptEmbeds,
-        negative_prompt_embeds: Option<PromptEmbeds>,
-    ) -> Self {
-        let eval = sampler.request();
-        let (noise_pred_uncond, noise_pred_text) = (None, None);
-        Member { task, sampler, noise, prompt_embeds, negative_prompt_embeds, eval, noise_pred_uncond, noise_pred_text }
-    }
-
-    fn eval(&self) -> &Eval {
-        self.eval.as_ref().expect("a member in the pool waits for an evaluation")
-    }
-
-    fn embeds(&self, branch: Branch) -> &Array2<f32> {
-        match (branch, &self.negative_prompt_embeds) {
-            (Branch::Uncond, Some(embeds)) => embeds,
-            _ => &self.prompt_embeds,
-        }
-    }
-
-    fn receive(&mut self, branch: Branch, output: Array3<f32>) {
-        match branch {
-            Branch::Uncond => self.noise_pred_uncond = Some(output),
-            Branch::Text => self.noise_pred_text = Some(output),
-        }
-    }
-
-    /// Steps on once both predictions (or the only one) are there; returns whether it did.
-    fn advance_if_complete(&mut self) -> bool {
-        let guided = self.negative_prompt_embeds.is_some();
-        let noise_pred = match (guided, self.noise_pred_uncond.take(), self.noise_pred_text.take()) {
-            (true, Some(uncond), Some(text)) => {
-                guide(uncond.view(), text.view(), self.task.job.guidance_scale, self.task.job.guidance_rescale)
-            }
-            (false, _, Some(text)) => text,
-            (_, uncond, text) => {
-                (self.noise_pred_uncond, self.noise_pred_text) = (uncond, text);
-                return false;
-            }
-        };
-        self.sampler.advance(noise_pred.view(), &mut *self.noise);
-        self.eval = self.sampler.request();
-        true
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Branch {
-    Uncond,
-    Text,
-}
-
-/// One lane's worth of work: which member, and which of its predictions.
+/// One lane's worth of work: which member, and which of its lanes.
 #[derive(Debug, Clone, Copy)]
 struct LaneRequest {
     slot: usize,
-    branch: Branch,
+    lane: usize,
+}
+
+/// What lanes must have in common to share a call: the number of tokens, and the timestep where the graph takes only one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct CallKey {
+    sequence: usize,
+    timestep: Option<f64>,
 }
 
 /// An image that leaves the pool.
@@ -133,7 +66,7 @@ impl LanePool {
         if slot == self.members.len() {
             self.members.push(None);
         }
-        self.enqueue(slot, member.negative_prompt_embeds.is_some());
+        self.enqueue(slot, member.lanes.len());
         self.members[slot] = Some(member);
     }
 
@@ -150,40 +83,40 @@ impl LanePool {
         (departures, requests.len())
     }
 
-    fn enqueue(&mut self, slot: usize, guided: bool) {
-        if guided {
-            self.queue.push_back(LaneRequest { slot, branch: Branch::Uncond });
-        }
-        self.queue.push_back(LaneRequest { slot, branch: Branch::Text });
+    fn enqueue(&mut self, slot: usize, lanes: usize) {
+        self.queue.extend((0..lanes).map(|lane| LaneRequest { slot, lane }));
     }
 
-    /// Takes the lanes of the next call from the queue, first come first served; where the graph has one timestep a call,
-    /// those of the timestep that most of them share.
+    /// Takes the lanes of the next call from the queue, first come first served among those that may share it: the ones
+    /// with the key that most of them have.
     fn take_requests(&mut self) -> Vec<LaneRequest> {
-        if self.timestep_input == TimestepInput::PerLane {
-            return self.queue.drain(..self.lanes.min(self.queue.len())).collect();
-        }
-        let timestep = self.commonest_timestep();
+        let key = self.commonest_key();
         let (mut taken, mut left) = (Vec::new(), VecDeque::new());
         for request in std::mem::take(&mut self.queue) {
-            let fits = taken.len() < self.lanes && self.member(request.slot).eval().timestep == timestep;
+            let fits = taken.len() < self.lanes && self.key(request) == key;
             if fits { taken.push(request) } else { left.push_back(request) }
         }
         self.queue = left;
         taken
     }
 
-    fn commonest_timestep(&self) -> f64 {
-        let mut counts: Vec<(f64, usize)> = Vec::new();
-        for request in &self.queue {
-            let timestep = self.member(request.slot).eval().timestep;
-            match counts.iter_mut().find(|(value, _)| *value == timestep) {
+    fn commonest_key(&self) -> CallKey {
+        let mut counts: Vec<(CallKey, usize)> = Vec::new();
+        for key in self.queue.iter().map(|request| self.key(*request)) {
+            match counts.iter_mut().find(|(other, _)| *other == key) {
                 Some((_, count)) => *count += 1,
-                None => counts.push((timestep, 1)),
+                None => counts.push((key, 1)),
             }
         }
-        let most = counts.iter().map(|(_, count)| *count).max().unwrap_or(0);
-        counts.into_iter().find(|(_, count)| *count == most).map_or(0.0, |(timestep, _)| timestep)
+        let most = counts.iter().map(|(_, count)| *count).max();
+        let found = counts.into_iter().find(|(_, count)| Some(*count) == most);
+        found.map_or(CallKey { sequence: 0, timestep: None }, |(key, _)| key)
+    }
+
+    fn key(&self, request: LaneRequest) -> CallKey {
+        let member = self.member(request.slot);
+        let timestep = (self.timestep_input == TimestepInput::Shared).then(|| member.eval().timestep);
+        CallKey { sequence: member.lanes[request.lane].embeds.hidden_states.nrows(), timestep }
     }
 
     fn member(&self, slot: usize) -> &Member {
@@ -191,19 +124,11 @@ impl LanePool {
     }
 
     fn predict(&self, unet: &mut dyn Unet, requests: &[LaneRequest]) -> Result<Array4<f32>> {
-        let first = self.member(requests[0].slot);
-        let (channels, height, width) = first.eval().model_input.dim();
-        let (sequence, embed) = first.prompt_embeds.dim();
-        let mut sample = Array4::zeros((requests.len(), channels, height, width));
-        let mut states = Array3::zeros((requests.len(), sequence, embed));
-        let mut timesteps = Vec::with_capacity(requests.len());
+        let mut call = Call::for_lanes_like(self.member(requests[0].slot), requests.len());
         for (lane, request) in requests.iter().enumerate() {
-            let member = self.member(request.slot);
-            sample.slice_mut(s![lane, .., .., ..]).assign(&member.eval().model_input);
-            states.slice_mut(s![lane, .., ..]).assign(member.embeds(request.branch));
-            timesteps.push(member.eval().timestep);
+            call.set(lane, self.member(request.slot), request.lane);
         }
-        unet.predict(sample.view(), &timesteps, states.view())
+        unet.predict(call.inputs())
     }
 
     fn deliver(&mut self, requests: &[LaneRequest], outputs: Array4<f32>, departures: &mut Vec<Departure>) {
@@ -214,15 +139,15 @@ impl LanePool {
 
     fn deliver_one(&mut self, request: LaneRequest, output: ArrayView3<'_, f32>, departures: &mut Vec<Departure>) {
         let member = self.members[request.slot].as_mut().expect("a queued lane's member is in its slot");
-        member.receive(request.branch, output.to_owned());
-        if !member.advance_if_complete() {
+        if !member.receive(request.lane, output.to_owned()) {
             return;
         }
-        let guided = member.negative_prompt_embeds.is_some();
-        if member.eval.is_some() {
-            self.enqueue(request.slot, guided);
+        let lanes = member.lanes.len();
+        if !member.is_done() {
+            self.enqueue(request.slot, lanes);
         } else if let Some(member) = self.members[request.slot].take() {
-            departures.push(Departure::Denoised(member.task, member.sampler.latents().to_owned()));
+            let latents = member.latents().to_owned();
+            departures.push(Departure::Denoised(member.task, latents));
         }
     }
 

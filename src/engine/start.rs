@@ -1,13 +1,18 @@
-//! How an image enters the pool: its embeddings, its schedule, its own noise.
+//! How an image enters the pool: its embeddings, its schedule, its own noise, the picture that it starts from.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use ndarray::{Array1, Array3};
+
 use super::embeddings::Embeddings;
-use super::pool::Member;
+use super::images::{Images, Start};
+use super::member::{Lane, Member, TextEmbeds};
 use crate::error::{Error, Result};
-use crate::job::ImageTask;
+use crate::guidance::Guidance;
+use crate::job::{ImageTask, Job};
 use crate::noise::NoiseKind;
+use crate::recipe::{GuidanceStyle, Recipe, TimeIds};
 use crate::scheduler::{Schedule, ScheduleRequest, SchedulerConfig};
 
 /// Images whose texts are encoded together.
@@ -16,11 +21,11 @@ const AHEAD: usize = 16;
 /// Makes pool members of tasks.
 pub struct Starter<'a> {
     embeddings: Embeddings<'a>,
+    images: Images<'a>,
+    recipe: &'a Recipe,
     config: &'a SchedulerConfig,
     noise: NoiseKind,
-    latent_channels: usize,
-    vae_scale_factor: u32,
-    schedules: HashMap<(String, u32, u64), Arc<Schedule>>,
+    schedules: HashMap<String, Arc<Schedule>>,
     prepared: usize,
 }
 
@@ -28,12 +33,12 @@ impl<'a> Starter<'a> {
     /// Returns a starter; schedules are derived from the model's `config` and shared by the images that have the same.
     pub fn new(
         embeddings: Embeddings<'a>,
+        images: Images<'a>,
+        recipe: &'a Recipe,
         config: &'a SchedulerConfig,
         noise: NoiseKind,
-        latent_channels: usize,
-        vae_scale_factor: u32,
     ) -> Self {
-        Starter { embeddings, config, noise, latent_channels, vae_scale_factor, schedules: HashMap::new(), prepared: 0 }
+        Starter { embeddings, images, recipe, config, noise, schedules: HashMap::new(), prepared: 0 }
     }
 
     /// Takes the first of `waiting` and returns it as a pool member.
@@ -53,24 +58,127 @@ impl<'a> Starter<'a> {
     }
 
     fn member(&mut self, task: &'a ImageTask) -> Result<Member> {
-        let (prompt_embeds, negative_prompt_embeds) = self.embeddings.of(task)?;
-        let schedule = self.schedule(task)?;
+        let embeds = self.embeddings.of(task)?;
+        let schedule = self.schedule(&task.job)?;
         let mut noise = self.noise.source(task.seed);
-        let rows = (task.job.height / self.vae_scale_factor) as usize;
-        let columns = (task.job.width / self.vae_scale_factor) as usize;
-        let latents = noise.draw((self.latent_channels, rows, columns));
-        Ok(Member::new(task.clone(), schedule.start(latents), noise, prompt_embeds, negative_prompt_embeds))
+        let Start { sampler, image_channels, kept } = self.images.start(&task.job, &schedule, &mut *noise)?;
+        let guidance = guidance(self.recipe, &task.job);
+        let lanes = lanes(self.recipe, &task.job, guidance, embeds, image_channels);
+        Ok(Member::new(task.clone(), sampler, noise, guidance, lanes, kept))
     }
 
-    fn schedule(&mut self, task: &ImageTask) -> Result<Arc<Schedule>> {
-        let job = &task.job;
-        let key = (job.scheduler.clone(), job.num_inference_steps, job.eta.to_bits());
+    fn schedule(&mut self, job: &Job) -> Result<Arc<Schedule>> {
+        let request = schedule_request(self.recipe, job);
+        let key = format!("{} {request:?}", job.scheduler);
         if let Some(schedule) = self.schedules.get(&key) {
             return Ok(schedule.clone());
         }
-        let request = ScheduleRequest { eta: job.eta, ..ScheduleRequest::steps(job.num_inference_steps) };
         let schedule = Arc::new(self.config.select(&job.scheduler)?.schedule(&request)?);
         self.schedules.insert(key, schedule.clone());
         Ok(schedule)
+    }
+}
+
+/// Returns the schedule that a job asks for.
+pub fn schedule_request(recipe: &Recipe, job: &Job) -> ScheduleRequest {
+    let n = job.num_inference_steps;
+    let own = job.sigmas.as_ref().map(|sigmas| sigmas.to_vec());
+    // Flux's pipelines hand these to the scheduler (diffusers 0.42.1, `pipeline_flux.py`).
+    let linear = || (0..n).map(|i| 1.0 - f64::from(i) / f64::from(n)).collect();
+    let custom = own.is_some() || job.timesteps.is_some();
+    ScheduleRequest {
+        num_inference_steps: n,
+        eta: job.eta,
+        strength: super::images::partial_strength(recipe, job),
+        timesteps: job.timesteps.as_ref().map(|timesteps| timesteps.to_vec()),
+        sigmas: own.or_else(|| (recipe.linear_sigmas && !custom).then(linear)),
+        image_seq_len: recipe.patch_size.map(|_| recipe.image_seq_len(job.width, job.height)),
+    }
+}
+
+fn guidance(recipe: &Recipe, job: &Job) -> Guidance {
+    match recipe.guidance {
+        _ if !job.do_classifier_free_guidance() => Guidance::Off,
+        GuidanceStyle::TextAndImage => {
+            Guidance::TextAndImage { scale: job.guidance_scale, image_scale: job.image_guidance_scale }
+        }
+        _ => Guidance::ClassifierFree { scale: job.guidance_scale, rescale: job.guidance_rescale },
+    }
+}
+
+/// Returns the lanes of an image in the order in which `guidance` takes their predictions.
+fn lanes(
+    recipe: &Recipe,
+    job: &Job,
+    guidance: Guidance,
+    (prompt, negative): (Arc<TextEmbeds>, Option<Arc<TextEmbeds>>),
+    image_channels: Option<Arc<Array3<f32>>>,
+) -> Vec<Lane> {
+    let negative = negative.unwrap_or_else(|| prompt.clone());
+    let lane = |embeds: &Arc<TextEmbeds>, positive: bool, image_channels: &Option<Arc<Array3<f32>>>| Lane {
+        embeds: embeds.clone(),
+        time_ids: recipe.time_ids.map(|kind| time_ids(kind, job, positive)),
+        image_channels: image_channels.clone(),
+    };
+    let text = lane(&prompt, true, &image_channels);
+    match guidance {
+        Guidance::Off => vec![text],
+        Guidance::ClassifierFree { .. } => vec![lane(&negative, false, &image_channels), text],
+        Guidance::TextAndImage { .. } => {
+            let none = image_channels.as_ref().map(|image| Arc::new(Array3::zeros(image.dim())));
+            vec![lane(&negative, false, &none), lane(&negative, false, &image_channels), text]
+        }
+    }
+}
+
+/// Returns `time_ids` of the prompt's lane or (not `positive`) the negative one: heights before widths (diffusers 0.42.1,
+/// `_get_add_time_ids` of the SDXL pipelines).
+fn time_ids(kind: TimeIds, job: &Job, positive: bool) -> Array1<f32> {
+    let (size, micro) = ((job.width, job.height), &job.micro);
+    let (width, height) = micro.original_size.unwrap_or(size);
+    let (top, left) = micro.crops_coords_top_left.unwrap_or((0, 0));
+    let mut ids = vec![height as f32, width as f32, top as f32, left as f32];
+    match kind {
+        TimeIds::Sizes => {
+            let (width, height) = micro.target_size.unwrap_or(size);
+            ids.extend([height as f32, width as f32]);
+        }
+        TimeIds::AestheticScore if positive => ids.push(micro.aesthetic_score.unwrap_or(6.0) as f32),
+        TimeIds::AestheticScore => ids.push(micro.negative_aesthetic_score.unwrap_or(2.5) as f32),
+    }
+    Array1::from_vec(ids)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::MicroConditioning;
+    use crate::job::testing::job;
+    use crate::recipe::testing::recipe;
+
+    fn embeds(value: f32) -> Arc<TextEmbeds> {
+        Arc::new(TextEmbeds { hidden_states: ndarray::Array2::from_elem((1, 1), value), pooled: None })
+    }
+
+    #[test]
+    fn time_ids_are_heights_before_widths() {
+        let mut job = job(0);
+        (job.width, job.height) = (128, 64);
+        let micro = MicroConditioning { original_size: Some((640, 480)), ..MicroConditioning::default() };
+        job.micro = MicroConditioning { crops_coords_top_left: Some((8, 16)), aesthetic_score: Some(7.0), ..micro };
+        assert_eq!(time_ids(TimeIds::Sizes, &job, true).to_vec(), [480.0, 640.0, 8.0, 16.0, 64.0, 128.0]);
+        assert_eq!(time_ids(TimeIds::AestheticScore, &job, true).to_vec(), [480.0, 640.0, 8.0, 16.0, 7.0]);
+        assert_eq!(time_ids(TimeIds::AestheticScore, &job, false).to_vec(), [480.0, 640.0, 8.0, 16.0, 2.5]);
+    }
+
+    #[test]
+    fn an_edited_picture_has_a_lane_without_the_picture() {
+        let image = Some(Arc::new(Array3::ones((4, 2, 2))));
+        let guidance = Guidance::TextAndImage { scale: 7.0, image_scale: 1.5 };
+        let lanes = lanes(&recipe(), &job(0), guidance, (embeds(1.0), Some(embeds(0.0))), image);
+        let sums = lanes.iter().map(|lane| lane.image_channels.as_ref().expect("given").sum());
+        assert_eq!(sums.collect::<Vec<_>>(), [0.0, 16.0, 16.0]);
+        let texts = lanes.iter().map(|lane| lane.embeds.hidden_states[[0, 0]]);
+        assert_eq!(texts.collect::<Vec<_>>(), [0.0, 0.0, 1.0]);
     }
 }

@@ -16,6 +16,22 @@ pub(super) enum Field {
     Size,
     NumImagesPerPrompt,
     Scheduler,
+    Prompt2,
+    Prompt3,
+    NegativePrompt2,
+    NegativePrompt3,
+    Image,
+    MaskImage,
+    Strength,
+    ImageGuidanceScale,
+    ClipSkip,
+    OriginalSize,
+    CropsCoordsTopLeft,
+    TargetSize,
+    AestheticScore,
+    NegativeAestheticScore,
+    Timesteps,
+    Sigmas,
 }
 
 /// A known column for help texts: its name, its aliases and what stands in it.
@@ -30,7 +46,7 @@ pub struct KnownColumn {
 }
 
 /// The known columns; all others pass through to the metadata.
-pub const COLUMNS: [KnownColumn; 13] = [
+pub const COLUMNS: [KnownColumn; 29] = [
     known("prompt", &["text", "caption"], "text of the picture; the only column that a manifest must have"),
     known("id", &["custom_id", "key"], "unique name of the row, letters, digits, `_` and `-`; names its files"),
     known("negative_prompt", &[], "text to steer away from"),
@@ -44,9 +60,29 @@ pub const COLUMNS: [KnownColumn; 13] = [
     known("size", &[], "width and height in one, such as 512x768"),
     known("num_images_per_prompt", &["num_images", "n"], "images of this row; their keys end in _0, _1, …"),
     known("scheduler", &["sampler"], "name of the scheduler"),
+    known("prompt_2", &["prompt2"], "prompt for the second text encoder"),
+    known("prompt_3", &["prompt3"], "prompt for the third text encoder"),
+    known("negative_prompt_2", &["negative_prompt2"], "negative prompt for the second text encoder"),
+    known("negative_prompt_3", &["negative_prompt3"], "negative prompt for the third text encoder"),
+    known("image", &["init_image", "image_path"], "picture to start from, a path relative to the manifest"),
+    known("mask_image", &["mask"], "what of it to make anew: white; a path relative to the manifest"),
+    known("strength", &["denoising_strength"], "above 0 to 1; how much of the image is made anew"),
+    known("image_guidance_scale", &[], "0 to 1000; how much the image weighs in InstructPix2Pix"),
+    known("clip_skip", &[], "last layers of the text encoder to skip"),
+    known("original_size", &[], "SDXL: size before cropping, width x height, such as 1024x768"),
+    known("crops_coords_top_left", &[], "SDXL: top and left of the crop, such as 0x0"),
+    known("target_size", &[], "SDXL: size after cropping, width x height"),
+    known("aesthetic_score", &[], "SDXL refiner: 0 to 10"),
+    known("negative_aesthetic_score", &[], "SDXL refiner: the same for the negative prompt"),
+    known(
+        "timesteps",
+        &[],
+        "timesteps in place of the scheduler's, such as `999 749 499 249`, or the name of a table such as AYS-SD15",
+    ),
+    known("sigmas", &[], "noise levels in place of the scheduler's, or the name of a table"),
 ];
 
-const FIELDS: [Field; 13] = [
+const FIELDS: [Field; 29] = [
     Field::Prompt,
     Field::Id,
     Field::NegativePrompt,
@@ -60,6 +96,22 @@ const FIELDS: [Field; 13] = [
     Field::Size,
     Field::NumImagesPerPrompt,
     Field::Scheduler,
+    Field::Prompt2,
+    Field::Prompt3,
+    Field::NegativePrompt2,
+    Field::NegativePrompt3,
+    Field::Image,
+    Field::MaskImage,
+    Field::Strength,
+    Field::ImageGuidanceScale,
+    Field::ClipSkip,
+    Field::OriginalSize,
+    Field::CropsCoordsTopLeft,
+    Field::TargetSize,
+    Field::AestheticScore,
+    Field::NegativeAestheticScore,
+    Field::Timesteps,
+    Field::Sigmas,
 ];
 
 const fn known(name: &'static str, aliases: &'static [&'static str], meaning: &'static str) -> KnownColumn {
@@ -97,39 +149,43 @@ impl Field {
             Field::Size => "bad_size",
             Field::NumImagesPerPrompt => "bad_num_images_per_prompt",
             Field::Scheduler => "bad_scheduler",
+            Field::Prompt2 => "bad_prompt_2",
+            Field::Prompt3 => "bad_prompt_3",
+            Field::NegativePrompt2 => "bad_negative_prompt_2",
+            Field::NegativePrompt3 => "bad_negative_prompt_3",
+            Field::Image => "bad_image",
+            Field::MaskImage => "bad_mask_image",
+            Field::Strength => "bad_strength",
+            Field::ImageGuidanceScale => "bad_image_guidance_scale",
+            Field::ClipSkip => "bad_clip_skip",
+            Field::OriginalSize => "bad_original_size",
+            Field::CropsCoordsTopLeft => "bad_crops_coords_top_left",
+            Field::TargetSize => "bad_target_size",
+            Field::AestheticScore => "bad_aesthetic_score",
+            Field::NegativeAestheticScore => "bad_negative_aesthetic_score",
+            Field::Timesteps => "bad_timesteps",
+            Field::Sigmas => "bad_sigmas",
         }
     }
 
     /// Returns whether its cells hold numbers.
     pub fn is_number(self) -> bool {
-        !matches!(self, Field::Prompt | Field::Id | Field::NegativePrompt | Field::Scheduler)
+        use Field::*;
+        let texts =
+            matches!(self, Prompt | Id | NegativePrompt | Prompt2 | Prompt3 | NegativePrompt2 | NegativePrompt3);
+        !texts && !matches!(self, Scheduler | Image | MaskImage | Timesteps | Sigmas)
     }
 }
 
 /// Columns that change pixels in diffusers or other tools and that we cannot honour yet. To pass them through to the
 /// metadata would be to ignore them silently.
-pub(super) const UNSUPPORTED: [&str; 24] = [
-    "image",
-    "init_image",
-    "image_path",
-    "mask_image",
+pub(super) const UNSUPPORTED: [&str; 9] = [
     "control_image",
     "ip_adapter_image",
-    "strength",
-    "denoising_strength",
-    "clip_skip",
-    "prompt_2",
-    "prompt2",
-    "prompt_3",
-    "negative_prompt_2",
-    "negative_prompt2",
-    "negative_prompt_3",
     "lora",
     "loras",
     "controlnet",
     "controlnet_conditioning_scale",
-    "timesteps",
-    "sigmas",
     "denoising_end",
     "true_cfg_scale",
     "subseed",
@@ -137,7 +193,7 @@ pub(super) const UNSUPPORTED: [&str; 24] = [
 
 /// Names that other tools use for a column of ours, and that are no aliases: with them a user means something, so they
 /// may not slip through to the metadata unnoticed.
-const FOREIGN: [(&str, Field); 20] = [
+const FOREIGN: [(&str, Field); 22] = [
     ("negative", Field::NegativePrompt),
     ("neg_prompt", Field::NegativePrompt),
     ("negativeprompt", Field::NegativePrompt),
@@ -158,10 +214,12 @@ const FOREIGN: [(&str, Field); 20] = [
     ("h", Field::Height),
     ("n_samples", Field::NumImagesPerPrompt),
     ("images_per_prompt", Field::NumImagesPerPrompt),
+    ("init_img", Field::Image),
+    ("clipskip", Field::ClipSkip),
 ];
 
 /// Spellings that are long and rare enough that a name one or two letters away is taken for a slip.
-const SPELLINGS: [(&str, Field); 16] = [
+const SPELLINGS: [(&str, Field); 23] = [
     ("prompt", Field::Prompt),
     ("caption", Field::Prompt),
     ("custom_id", Field::Id),
@@ -178,6 +236,13 @@ const SPELLINGS: [(&str, Field); 16] = [
     ("num_images", Field::NumImagesPerPrompt),
     ("scheduler", Field::Scheduler),
     ("sampler", Field::Scheduler),
+    ("mask_image", Field::MaskImage),
+    ("init_image", Field::Image),
+    ("strength", Field::Strength),
+    ("clip_skip", Field::ClipSkip),
+    ("original_size", Field::OriginalSize),
+    ("target_size", Field::TargetSize),
+    ("aesthetic_score", Field::AestheticScore),
 ];
 
 /// Returns a column's name as it is compared: lower case, `_` for spaces and hyphens.
@@ -209,7 +274,8 @@ fn near(normal: &str) -> Option<Field> {
 }
 
 /// Columns of the metadata that are ours.
-const OURS: [&str; 26] = [
+const OURS: [&str; 27] = [
+    "settings",
     "key",
     "id",
     "row",

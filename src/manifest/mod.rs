@@ -11,9 +11,11 @@
 
 mod columns;
 mod content;
+mod effects;
 mod encoding;
 mod header;
 mod ids;
+mod images;
 mod notices;
 mod numbers;
 mod place;
@@ -35,6 +37,7 @@ pub use ids::split_word;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{Defaults, Job};
+use crate::recipe::Recipe;
 
 /// Bytes that a cell may have by default.
 pub const MAX_FIELD: usize = 64 * 1024;
@@ -49,8 +52,15 @@ pub struct Rules<'a> {
     pub max_size: u32,
     /// Most steps: the model's `num_train_timesteps`.
     pub max_steps: u32,
+    /// How the model's networks are used: what of a row has an effect.
+    pub recipe: &'a Recipe,
     /// Returns the canonical name of a scheduler, or an error with a hint.
     pub resolve_scheduler: &'a dyn Fn(&str) -> Result<String>,
+    /// Returns the numbers of a cell of `timesteps` (or of `sigmas`, where the flag is not set) with the number of steps that
+    /// the row asks for: a list with commas between them, or the name of a table.
+    pub read_levels: &'a dyn Fn(bool, &str, Option<u32>) -> Result<Vec<f64>>,
+    /// Fails if the scheduler cannot make what a row asks for.
+    pub check_schedule: &'a dyn Fn(&Job) -> Result<()>,
     /// How the files are written.
     pub options: Options,
 }

@@ -4,8 +4,10 @@ use std::collections::HashMap;
 
 use super::Rules;
 use super::columns::Field;
+use super::effects;
 use super::header::{Column, Header};
 use super::ids;
+use super::images::{self, Pictures};
 use super::notices::Notices;
 use super::numbers::{Problem, pixels, real, whole};
 use super::place::Place;
@@ -19,10 +21,14 @@ const MAX_IMAGES: u64 = 10_000;
 /// Largest guidance scale: beyond it half-precision networks overflow.
 const MAX_GUIDANCE: f64 = 1000.0;
 
+/// More layers than any CLIP has.
+const MAX_CLIP_SKIP: u64 = 100;
+
 /// Reads rows by the rules; remembers the scheduler names that it has resolved.
 pub(super) struct RowReader<'r> {
     rules: &'r Rules<'r>,
     schedulers: HashMap<String, String>,
+    pictures: Pictures,
 }
 
 /// One row and all that its messages need.
@@ -52,7 +58,7 @@ impl Row<'_> {
 impl<'r> RowReader<'r> {
     /// Returns a reader by `rules`.
     pub fn new(rules: &'r Rules<'r>) -> Self {
-        RowReader { rules, schedulers: HashMap::new() }
+        RowReader { rules, schedulers: HashMap::new(), pictures: Pictures::default() }
     }
 
     /// Returns the job of `row`, or everything that is wrong with its cells.
@@ -78,7 +84,40 @@ impl<'r> RowReader<'r> {
             let problem = Problem::new("both this and `width` or `height` are filled", "fill one or the other");
             errors.push(row.error(at, Field::Size.code(), problem));
         }
+        if errors.is_empty() {
+            self.complete(&mut job, row, &mut errors);
+        }
         if errors.is_empty() { Ok(job) } else { Err(errors) }
+    }
+
+    /// Fills in what follows from several cells, and finds what does not go together.
+    fn complete(&self, job: &mut Job, row: &Row, errors: &mut Vec<Error>) {
+        let rules = self.rules;
+        let filled = |field| row.filled(field).is_some();
+        if let (Some(image), false) = (&job.image, [Field::Width, Field::Height, Field::Size].into_iter().any(filled)) {
+            (job.width, job.height) = images::rounded(image.size, rules.size_multiple, rules.max_size);
+        }
+        if !filled(Field::Strength) {
+            let defaults = rules.recipe.defaults;
+            let own = if job.mask_image.is_some() { defaults.inpaint_strength } else { defaults.strength };
+            job.strength = rules.defaults.strength.unwrap_or(own);
+        }
+        self.levels(job, row, errors);
+        job.lanes = rules.recipe.lanes(job.guidance_scale, job.image_guidance_scale);
+        for field in effects::without(job, rules.recipe, filled) {
+            let (at, code) = (row.header.position(field.field), field.field.code());
+            errors.push(match at {
+                Some(at) => row.error(at, code, field.problem),
+                None => Error::new(ErrorKind::Row, code, field.problem.message)
+                    .at(row.place.location())
+                    .hint(field.problem.hint),
+            });
+        }
+        if errors.is_empty()
+            && let Err(error) = (rules.check_schedule)(job)
+        {
+            errors.push(error.with_kind(ErrorKind::Row).at(row.place.location()));
+        }
     }
 
     /// Returns a job with nothing but defaults.
@@ -87,10 +126,7 @@ impl<'r> RowReader<'r> {
         Job {
             row: row.place.row,
             line: row.place.line,
-            id: None,
-            prompt: String::new(),
             negative_prompt: defaults.negative_prompt.clone(),
-            seed: None,
             scheduler: defaults.scheduler.clone(),
             num_inference_steps: defaults.num_inference_steps,
             guidance_scale: defaults.guidance_scale,
@@ -99,7 +135,9 @@ impl<'r> RowReader<'r> {
             width: defaults.width,
             height: defaults.height,
             num_images_per_prompt: defaults.num_images_per_prompt,
-            extra: Vec::new(),
+            clip_skip: defaults.clip_skip.unwrap_or(0),
+            image_guidance_scale: 1.5,
+            ..Job::default()
         }
     }
 
@@ -145,8 +183,32 @@ impl<'r> RowReader<'r> {
                 job.height = height;
             }),
             Field::Scheduler => self.scheduler(cell).map(|name| job.scheduler = name),
+            Field::Image => self.pictures.read(cell, place.path).map(|image| job.image = Some(image)),
+            Field::MaskImage => self.pictures.read(cell, place.path).map(|mask| job.mask_image = Some(mask)),
+            other => further(job, other, cell),
         };
         filled.map_err(|problem| (field.code(), problem))
+    }
+
+    /// Reads timesteps and sigmas of the row's own, which then decide the number of steps.
+    fn levels(&self, job: &mut Job, row: &Row, errors: &mut Vec<Error>) {
+        let steps = row.filled(Field::NumInferenceSteps).map(|_| job.num_inference_steps);
+        for (field, are_timesteps) in [(Field::Timesteps, true), (Field::Sigmas, false)] {
+            let Some((at, cell)) = row.filled(field) else { continue };
+            let list = cell.split([' ', ';', ',']).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(",");
+            match (self.rules.read_levels)(are_timesteps, &list, steps) {
+                Ok(levels) => {
+                    let last = levels.last().is_some_and(|level| *level == 0.0 && !are_timesteps);
+                    job.num_inference_steps =
+                        u32::try_from(levels.len() - usize::from(last)).unwrap_or(u32::MAX).max(1);
+                    *(if are_timesteps { &mut job.timesteps } else { &mut job.sigmas }) = Some(levels.into());
+                }
+                Err(error) => {
+                    let hint = error.how_to_fix().unwrap_or("give numbers, or the name of a table");
+                    errors.push(row.error(at, field.code(), Problem::new(error.message(), hint)));
+                }
+            }
+        }
     }
 
     /// Returns the canonical name of a scheduler.
@@ -165,6 +227,33 @@ impl<'r> RowReader<'r> {
             }
         }
     }
+}
+
+/// Puts the cell of a column that few manifests have into `job`.
+fn further(job: &mut Job, field: Field, cell: &str) -> Result<(), Problem> {
+    let text = || Some(cell.to_string());
+    match field {
+        Field::Prompt2 => job.texts.prompt_2 = text(),
+        Field::Prompt3 => job.texts.prompt_3 = text(),
+        Field::NegativePrompt2 => job.texts.negative_prompt_2 = text(),
+        Field::NegativePrompt3 => job.texts.negative_prompt_3 = text(),
+        Field::Strength => job.strength = real(cell, 0.0..=1.0)?,
+        Field::ImageGuidanceScale => job.image_guidance_scale = real(cell, 0.0..=MAX_GUIDANCE)?,
+        Field::ClipSkip => job.clip_skip = u32::try_from(whole(cell, 0..=MAX_CLIP_SKIP)?).unwrap_or(0),
+        Field::OriginalSize => job.micro.original_size = Some(both_sides(cell, any_side)?),
+        Field::CropsCoordsTopLeft => job.micro.crops_coords_top_left = Some(both_sides(cell, any_side)?),
+        Field::TargetSize => job.micro.target_size = Some(both_sides(cell, any_side)?),
+        Field::AestheticScore => job.micro.aesthetic_score = Some(real(cell, 0.0..=10.0)?),
+        Field::NegativeAestheticScore => job.micro.negative_aesthetic_score = Some(real(cell, 0.0..=10.0)?),
+        // Timesteps and sigmas are read when the number of steps is known.
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Returns a number of pixels that describes a picture, and is not the size of one to make.
+fn any_side(cell: &str) -> Result<u32, Problem> {
+    whole(cell, 0..=100_000).map(|side| u32::try_from(side).unwrap_or(u32::MAX))
 }
 
 /// Returns the prompt in a trimmed cell. One that shows nothing is an error unless `allow_empty`.

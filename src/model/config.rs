@@ -48,17 +48,23 @@ impl Config {
         self.typed(key, "a number", Value::as_f64)
     }
 
+    /// Returns the flag under `key`, or `None` if it is absent or null.
+    pub(super) fn flag(&self, key: &str) -> Result<Option<bool>> {
+        self.typed(key, "`true` or `false`", Value::as_bool)
+    }
+
+    /// Returns the list of numbers under `key`, or `None` if it is absent or null.
+    pub(super) fn numbers(&self, key: &str) -> Result<Option<Vec<f64>>> {
+        let list = |value: &Value| value.as_array()?.iter().map(Value::as_f64).collect();
+        self.typed(key, "a list of numbers", list)
+    }
+
     /// Returns the whole numbers under `key`, where one number stands for a list of one.
     pub(super) fn counts(&self, key: &str) -> Result<Option<Vec<usize>>> {
         self.typed(key, "a whole number or a list of them", |value| match value {
             Value::Array(items) => items.iter().map(as_count).collect(),
             other => as_count(other).map(|one| vec![one]),
         })
-    }
-
-    /// Returns whether there is anything but null under `key`.
-    pub(super) fn has(&self, key: &str) -> bool {
-        self.value.get(key).is_some_and(|value| !value.is_null())
     }
 
     /// Returns an error about what is under `key`.

@@ -20,10 +20,15 @@ const MAX_STRING: u64 = 1 << 20;
 /// # Errors
 /// The file cannot be read or is not an ONNX graph.
 pub fn read_signature(path: &Path) -> Result<Signature> {
-    let file = File::open(path).map_err(|error| unreadable(path, error))?;
-    let length = file.metadata().map_err(|error| unreadable(path, error))?.len();
-    let mut reader = Reader { input: BufReader::with_capacity(64 << 10, file), position: 0 };
+    let (mut reader, length) = open_reader(path).map_err(|error| unreadable(path, error))?;
     read_model(&mut reader, length).map_err(|error| not_a_graph(path, &error))
+}
+
+/// Returns a reader at the start of a file, and the file's length.
+pub(super) fn open_reader(path: &Path) -> io::Result<(Reader<File>, u64)> {
+    let file = File::open(path)?;
+    let length = file.metadata()?.len();
+    Ok((Reader { input: BufReader::with_capacity(64 << 10, file), position: 0 }, length))
 }
 
 fn unreadable(path: &Path, error: io::Error) -> Error {
@@ -49,7 +54,7 @@ pub(super) fn is_lfs_pointer(path: &Path) -> bool {
 }
 
 /// One field of a message: its number and its value.
-enum Value {
+pub(super) enum Value {
     /// A number (varint).
     Number(u64),
     /// A message, string or packed array, by the position where it ends.
@@ -58,12 +63,18 @@ enum Value {
     Skipped,
 }
 
-struct Reader<R> {
+/// Walks the fields of a message.
+pub(super) struct Reader<R> {
     input: BufReader<R>,
     position: u64,
 }
 
 impl<R: Read + Seek> Reader<R> {
+    /// Returns where in the file it is.
+    pub(super) fn position(&self) -> u64 {
+        self.position
+    }
+
     fn byte(&mut self) -> io::Result<u8> {
         let mut byte = [0];
         self.input.read_exact(&mut byte)?;
@@ -120,7 +131,8 @@ impl<R: Read + Seek> Reader<R> {
         Ok(Value::Skipped)
     }
 
-    fn string(&mut self, end: u64) -> io::Result<String> {
+    /// Returns the string that ends at `end`.
+    pub(super) fn string(&mut self, end: u64) -> io::Result<String> {
         let length = end - self.position;
         if length > MAX_STRING {
             return Err(broken("a name is longer than 1 MiB"));
@@ -132,7 +144,11 @@ impl<R: Read + Seek> Reader<R> {
     }
 
     /// Calls `visit` for every field of the message that ends at `end`, and skips what `visit` leaves unread.
-    fn message(&mut self, end: u64, mut visit: impl FnMut(&mut Self, u64, &Value) -> io::Result<()>) -> io::Result<()> {
+    pub(super) fn message(
+        &mut self,
+        end: u64,
+        mut visit: impl FnMut(&mut Self, u64, &Value) -> io::Result<()>,
+    ) -> io::Result<()> {
         while let Some((number, value)) = self.field(end)? {
             visit(self, number, &value)?;
             if let Value::Bytes { end } = value {
@@ -143,7 +159,8 @@ impl<R: Read + Seek> Reader<R> {
     }
 }
 
-fn broken(what: &str) -> io::Error {
+/// Returns the error for a file that is not what it should be.
+pub(super) fn broken(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.to_string())
 }
 
@@ -154,6 +171,7 @@ struct Graph {
     outputs: Vec<TensorInfo>,
     nodes: usize,
     contrib_ops: bool,
+    random_ops: bool,
     initializers: HashSet<String>,
     external_data: BTreeSet<String>,
 }
@@ -179,6 +197,7 @@ fn read_model<R: Read + Seek>(reader: &mut Reader<R>, end: u64) -> io::Result<Si
         producer: format!("{name} {version}").trim().to_string(),
         nodes: graph.nodes,
         contrib_ops: graph.contrib_ops,
+        random_ops: graph.random_ops,
         external_data: graph.external_data.into_iter().collect(),
     })
 }
@@ -204,7 +223,9 @@ fn read_graph<R: Read + Seek>(reader: &mut Reader<R>, end: u64) -> io::Result<Gr
         match number {
             1 => {
                 graph.nodes += 1;
-                graph.contrib_ops |= read_node_domain(reader, end)?.starts_with("com.microsoft");
+                let (operator, domain) = read_node_kind(reader, end)?;
+                graph.contrib_ops |= domain.starts_with("com.microsoft");
+                graph.random_ops |= operator.starts_with("Random");
             }
             5 => {
                 let name = read_initializer(reader, end, &mut graph.external_data)?;
@@ -219,15 +240,18 @@ fn read_graph<R: Read + Seek>(reader: &mut Reader<R>, end: u64) -> io::Result<Gr
     Ok(graph)
 }
 
-fn read_node_domain<R: Read + Seek>(reader: &mut Reader<R>, end: u64) -> io::Result<String> {
-    let mut domain = String::new();
+/// Returns the operator and the domain of a node.
+fn read_node_kind<R: Read + Seek>(reader: &mut Reader<R>, end: u64) -> io::Result<(String, String)> {
+    let (mut operator, mut domain) = (String::new(), String::new());
     reader.message(end, |reader, number, value| {
-        if let (7, Value::Bytes { end }) = (number, value) {
-            domain = reader.string(*end)?;
+        match (number, value) {
+            (4, Value::Bytes { end }) => operator = reader.string(*end)?,
+            (7, Value::Bytes { end }) => domain = reader.string(*end)?,
+            _ => {}
         }
         Ok(())
     })?;
-    Ok(domain)
+    Ok((operator, domain))
 }
 
 /// Returns the name of an initializer, and notes the file where its bytes are if that is another one.
@@ -253,7 +277,8 @@ fn read_initializer<R: Read + Seek>(
     Ok(name)
 }
 
-fn read_entry<R: Read + Seek>(reader: &mut Reader<R>, end: u64) -> io::Result<(String, String)> {
+/// Reads a `StringStringEntryProto`.
+pub(super) fn read_entry<R: Read + Seek>(reader: &mut Reader<R>, end: u64) -> io::Result<(String, String)> {
     let mut entry = (String::new(), String::new());
     reader.message(end, |reader, number, value| {
         match (number, value) {

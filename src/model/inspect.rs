@@ -5,10 +5,13 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::dialect::dialect;
 use super::family::Family;
-use super::graphs::{GraphFile, TimestepShape};
+use super::graph_file::GraphFile;
 use super::signature::{Dtype, Signature};
 use super::spec::ModelSpec;
+use super::unet_graph::TimestepShape;
+use crate::recipe::{GuidanceStyle, ImageChannels, Recipe};
 
 /// What a model folder is and what follows from it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -21,16 +24,12 @@ pub struct Inspection {
     pub family: Family,
     /// `_class_name` of `model_index.json`.
     pub class_name: String,
-    /// Channels of the latents.
-    pub latent_channels: usize,
-    /// Pixels per latent cell.
-    pub vae_scale_factor: u32,
-    /// What latents are divided by before decoding.
-    pub scaling_factor: f64,
-    /// What is added to latents before decoding.
-    pub shift_factor: f64,
-    /// Token ids per text.
-    pub model_max_length: usize,
+    /// Which exporter's names and layout it has, as far as that can be told.
+    pub dialect: &'static str,
+    /// How its networks are used.
+    pub recipe: Recipe,
+    /// Token ids per text, of each text encoder.
+    pub model_max_length: Vec<usize>,
     /// Width and height in pixels if the manifest gives none.
     pub default_size: (u32, u32),
     /// Width and height are multiples of this.
@@ -68,23 +67,29 @@ impl Inspection {
             name: spec.name.clone(),
             family: spec.family,
             class_name: spec.class_name.clone(),
-            latent_channels: spec.latent_channels,
-            vae_scale_factor: spec.vae_scale_factor,
-            scaling_factor: spec.scaling_factor,
-            shift_factor: spec.shift_factor,
-            model_max_length: spec.model_max_length,
+            dialect: dialect(spec),
+            recipe: spec.recipe.clone(),
+            model_max_length: spec.texts.iter().map(|text| text.model_max_length).collect(),
             default_size: spec.default_size,
             size_multiple: spec.size_multiple,
             scheduler: text("_class_name"),
             prediction_type: text("prediction_type").unwrap_or_else(|| "epsilon".into()),
-            graphs: vec![
-                report("text_encoder", &spec.text_encoder.file),
-                report("unet", &spec.unet.file),
-                report("vae_decoder", &spec.vae_decoder.file),
-            ],
+            graphs: graphs(spec).map(|(part, graph)| report(part, graph)).collect(),
             notes: notes(spec),
         }
     }
+}
+
+const TEXT_ENCODERS: [&str; 3] = ["text_encoder", "text_encoder_2", "text_encoder_3"];
+
+/// Returns every graph with the name of its part.
+fn graphs(spec: &ModelSpec) -> impl Iterator<Item = (&'static str, &GraphFile)> {
+    // The refiner's only text encoder is the second.
+    let skipped = usize::from(spec.family == Family::StableDiffusionXl && spec.texts.len() == 1);
+    let texts = TEXT_ENCODERS.into_iter().skip(skipped).zip(spec.texts.iter().map(|text| &text.graph.file));
+    let unet = if spec.recipe.patch_size.is_some() { "transformer" } else { "unet" };
+    let others = [(unet, &spec.unet.file), ("vae_decoder", &spec.vae_decoder.file)];
+    texts.chain(others).chain(spec.vae_encoder.iter().map(|encoder| ("vae_encoder", &encoder.file)))
 }
 
 fn report(part: &'static str, graph: &GraphFile) -> GraphReport {
@@ -111,7 +116,9 @@ fn notes(spec: &ModelSpec) -> Vec<String> {
     if let Some((width, height)) = spec.fixed_size {
         notes.push(format!("the size is fixed to {width}x{height}"));
     }
-    for graph in [&spec.text_encoder.file, &spec.unet.file, &spec.vae_decoder.file] {
+    notes.extend(pipeline_notes(spec));
+    notes.extend(spec.assumed.iter().cloned());
+    for (_, graph) in graphs(spec) {
         if graph.signature.contrib_ops {
             let path = graph.path.display();
             notes.push(format!(
@@ -122,14 +129,54 @@ fn notes(spec: &ModelSpec) -> Vec<String> {
     notes
 }
 
+/// What follows from how the networks are used.
+fn pipeline_notes(spec: &ModelSpec) -> Vec<String> {
+    let recipe = &spec.recipe;
+    let mut notes = Vec::new();
+    match recipe.guidance {
+        GuidanceStyle::ClassifierFree => {}
+        GuidanceStyle::Embedded => notes.push("guidance_scale goes into the network: one lane an image".to_string()),
+        GuidanceStyle::TextAndImage => notes.push("guidance by text and by image: three lanes an image".to_string()),
+    }
+    match recipe.image_channels {
+        ImageChannels::None => {}
+        ImageChannels::MaskAndImage => {
+            notes.push("inpainting UNet: every row needs `image` and `mask_image`".to_string())
+        }
+        ImageChannels::Image => notes.push("every row needs an `image`, which the text edits".to_string()),
+    }
+    if recipe.zeros_for_no_negative {
+        notes.push("an empty `negative_prompt` is embeddings of zeros, not those of the empty text".to_string());
+    }
+    if recipe.clip_skip {
+        let layers = spec.texts.iter().filter(|text| text.has_layers_to_skip()).map(|text| text.graph.skipped.len());
+        notes.push(match layers.min() {
+            None | Some(0) => "`clip_skip` cannot be used: the text encoder gives no `hidden_states`".to_string(),
+            Some(layers) => format!("`clip_skip` up to {layers}"),
+        });
+    }
+    match &spec.vae_encoder {
+        None => notes.push("no VAE encoder: rows with `image` cannot be made".to_string()),
+        Some(encoder) if encoder.file.signature.random_ops => {
+            let what = "the VAE encoder draws noise of its own: pictures made of an `image` differ from run to run";
+            notes.push(format!("{what}; export it with `latent_parameters`, as `onnx/export.py` does"));
+        }
+        Some(_) => {}
+    }
+    notes
+}
+
 impl fmt::Display for Inspection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (width, height) = self.default_size;
         writeln!(f, "{} ({}, {:?})", self.dir, self.class_name, self.family)?;
         writeln!(f, "  size        {width}x{height}, multiples of {}", self.size_multiple)?;
-        write!(f, "  latents     {} channels, {} pixels a cell", self.latent_channels, self.vae_scale_factor)?;
-        writeln!(f, ", scaling_factor {}, shift_factor {}", self.scaling_factor, self.shift_factor)?;
-        writeln!(f, "  text        {} token ids", self.model_max_length)?;
+        let latents = &self.recipe.latents;
+        write!(f, "  latents     {} channels, {} pixels a cell", latents.channels, latents.vae_scale_factor)?;
+        writeln!(f, ", scaling_factor {}, shift_factor {}", latents.scaling_factor, latents.shift_factor)?;
+        let tokens: Vec<_> = self.model_max_length.iter().map(ToString::to_string).collect();
+        writeln!(f, "  text        {} token ids", tokens.join(", "))?;
+        writeln!(f, "  dialect     {}", self.dialect)?;
         let scheduler = self.scheduler.as_deref().unwrap_or("unnamed");
         writeln!(f, "  scheduler   {scheduler}, prediction_type {}", self.prediction_type)?;
         self.graphs.iter().try_for_each(|graph| write!(f, "{graph}"))?;

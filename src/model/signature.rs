@@ -166,6 +166,8 @@ pub struct Signature {
     pub nodes: usize,
     /// Whether nodes of ONNX Runtime's own operators (`com.microsoft`) are in the main graph.
     pub contrib_ops: bool,
+    /// Whether nodes of the main graph draw random numbers of their own.
+    pub random_ops: bool,
     /// Files beside the graph that hold its weights, as the graph names them.
     pub external_data: Vec<String>,
 }

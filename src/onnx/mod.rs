@@ -5,7 +5,7 @@
 //! use nightshift::onnx::{Networks, Runtime, SessionOptions};
 //! let spec = nightshift::model::ModelSpec::open("onnx/tiny-shapes")?;
 //! let runtime = Runtime::load(None)?;
-//! let networks = Networks::load(&runtime, &spec, &SessionOptions::default())?;
+//! let networks = Networks::load(&runtime, &spec, &SessionOptions::default(), false)?;
 //! # Ok(())
 //! # }
 //! ```
@@ -15,15 +15,19 @@
 
 mod device;
 mod doctor;
+mod guidance_embedding;
 mod lanes;
+mod layer_norm;
 mod library;
 mod networks;
+mod patches;
 mod runtime;
 mod session;
 mod tensor;
 mod text_encoder;
 mod unet;
 mod vae_decoder;
+mod vae_encoder;
 
 pub use device::Device;
 pub use doctor::Doctor;
@@ -34,3 +38,4 @@ pub use session::SessionOptions;
 pub use text_encoder::OnnxTextEncoder;
 pub use unet::OnnxUnet;
 pub use vae_decoder::OnnxVaeDecoder;
+pub use vae_encoder::OnnxVaeEncoder;

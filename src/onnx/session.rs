@@ -6,12 +6,13 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 
-use ndarray::{Array, Dimension};
+use ndarray::{Array, ArrayD, Dimension};
 use ort::ep::cuda::ConvAlgorithmSearch;
 use ort::ep::{ArenaExtendStrategy, CUDA, ExecutionProviderDispatch, TensorRT};
 use ort::logging::LogLevel;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
-use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session, SessionInputValue};
+use ort::session::{OutputSelector, RunOptions, Session, SessionInputValue, SessionOutputs};
+use ort::value::DynValue;
 
 use super::device::Device;
 use super::runtime::{Runtime, with_complaints};
@@ -42,11 +43,9 @@ impl SessionOptions {
 /// Inputs of one call, by name.
 pub(super) type Inputs<'v> = Vec<(Cow<'v, str>, SessionInputValue<'v>)>;
 
-/// A loaded graph of which one output is wanted.
+/// A loaded graph.
 pub(super) struct GraphSession {
     session: Session,
-    wanted: RunOptions<HasSelectedOutputs>,
-    output: TensorInfo,
     part: &'static str,
     path: PathBuf,
     on_gpu: bool,
@@ -59,12 +58,11 @@ impl fmt::Debug for GraphSession {
 }
 
 impl GraphSession {
-    /// Loads `graph`, the model's `part`, of which `output` is wanted. `busy` says whether it is called all the time, so
+    /// Loads `graph`, the model's `part`. `busy` says whether it is called all the time, so
     /// that its threads may wait for work by spinning during a call.
     pub(super) fn load(
         runtime: &Runtime,
         (part, graph): (&'static str, &GraphFile),
-        output: &TensorInfo,
         options: &SessionOptions,
         busy: bool,
     ) -> Result<GraphSession> {
@@ -73,18 +71,35 @@ impl GraphSession {
             builder.commit_from_file(&graph.path)
         });
         let session = session.map_err(|error| refused((part, graph), options.device, error, &complaints))?;
-        let wanted = RunOptions::new().map_err(|error| run_failed(part, &graph.path, false, error))?;
-        let wanted = wanted.with_outputs(OutputSelector::no_default().with(&output.name));
         let on_gpu = options.device != Device::Cpu;
-        Ok(GraphSession { session, wanted, output: output.clone(), part, path: graph.path.clone(), on_gpu })
+        Ok(GraphSession { session, part, path: graph.path.clone(), on_gpu })
     }
 
-    /// Runs the graph and returns the wanted output as float32.
-    pub(super) fn run<D: Dimension>(&mut self, inputs: ort::Result<Inputs<'_>>) -> Result<Array<f32, D>> {
+    /// Runs the graph and returns `output` as float32; what only other outputs need is not computed.
+    pub(super) fn run<D: Dimension>(
+        &mut self,
+        inputs: ort::Result<Inputs<'_>>,
+        output: &TensorInfo,
+    ) -> Result<Array<f32, D>> {
         let run = |session: &mut Session| {
-            let outputs = session.run_with_options(inputs?, &self.wanted)?;
-            let value = outputs.get(&self.output.name).ok_or_else(|| ort::Error::new("the output is missing"))?;
-            float_output(value)
+            let wanted = RunOptions::new()?.with_outputs(OutputSelector::no_default().with(&output.name));
+            let outputs = session.run_with_options(inputs?, &wanted)?;
+            float_output(named(&outputs, output)?)
+        };
+        run(&mut self.session).map_err(|error| run_failed(self.part, &self.path, self.on_gpu, error))
+    }
+
+    /// Runs the graph once and returns several outputs as float32.
+    pub(super) fn run_all(
+        &mut self,
+        inputs: ort::Result<Inputs<'_>>,
+        wanted: &[TensorInfo],
+    ) -> Result<Vec<ArrayD<f32>>> {
+        let run = |session: &mut Session| {
+            let selector = wanted.iter().fold(OutputSelector::no_default(), |all, tensor| all.with(&tensor.name));
+            let options = RunOptions::new()?.with_outputs(selector);
+            let outputs = session.run_with_options(inputs?, &options)?;
+            wanted.iter().map(|tensor| float_output(named(&outputs, tensor)?)).collect::<ort::Result<Vec<_>>>()
         };
         run(&mut self.session).map_err(|error| run_failed(self.part, &self.path, self.on_gpu, error))
     }
@@ -97,18 +112,27 @@ impl GraphSession {
         Err(self.wrong_shape(&format!("takes {tensor}, not a tensor of shape {shape:?}")))
     }
 
-    /// Fails if the output's shape is not `expected`.
-    pub(super) fn check_output<D: Dimension>(&self, output: &Array<f32, D>, expected: &[usize]) -> Result<()> {
+    /// Fails if the shape of `output`, which the graph calls `tensor`, is not `expected`.
+    pub(super) fn check_output<D: Dimension>(
+        &self,
+        output: &Array<f32, D>,
+        tensor: &TensorInfo,
+        expected: &[usize],
+    ) -> Result<()> {
         if output.shape() == expected {
             return Ok(());
         }
         let shape = output.shape();
-        Err(self.wrong_shape(&format!("gives {} the shape {shape:?}, expected was {expected:?}", self.output)))
+        Err(self.wrong_shape(&format!("gives {tensor} the shape {shape:?}, expected was {expected:?}")))
     }
 
     fn wrong_shape(&self, what: &str) -> Error {
         Error::new(ErrorKind::Model, "graph_shape", format!("the {} {what}", self.part)).at(Location::file(&self.path))
     }
+}
+
+fn named<'o>(outputs: &'o SessionOutputs<'_>, tensor: &TensorInfo) -> ort::Result<&'o DynValue> {
+    outputs.get(&tensor.name).ok_or_else(|| ort::Error::new(format!("the output `{}` is missing", tensor.name)))
 }
 
 fn builder(runtime: &Runtime, options: &SessionOptions, busy: bool) -> ort::Result<SessionBuilder> {

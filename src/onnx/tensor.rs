@@ -38,18 +38,20 @@ pub(super) fn ids_input<'v, D: Dimension + 'static>(
 
 /// Returns `values` in the shape `dims` (`[]` is a scalar) as an input of `dtype`; integers are rounded to.
 pub(super) fn timestep_input(values: &[f64], dims: &[usize], dtype: Dtype) -> ort::Result<SessionInputValue<'static>> {
-    fn tensor<T>(values: &[f64], dims: &[usize], cast: impl Fn(f64) -> T) -> ort::Result<ArrayD<T>> {
-        let values = values.iter().map(|value| cast(*value)).collect();
-        Array::from_shape_vec(IxDyn(dims), values).map_err(ort::Error::wrap::<ShapeError>)
-    }
+    let values = Array::from_shape_vec(IxDyn(dims), values.to_vec()).map_err(ort::Error::wrap::<ShapeError>)?;
+    number_input(values, dtype)
+}
+
+/// Returns `values` as an input of any `dtype` of numbers; integers are rounded to.
+pub(super) fn number_input(values: ArrayD<f64>, dtype: Dtype) -> ort::Result<SessionInputValue<'static>> {
     Ok(match dtype {
-        Dtype::Float32 => Tensor::from_array(tensor(values, dims, |value| value as f32)?)?.into(),
-        Dtype::Float16 => Tensor::from_array(tensor(values, dims, f16::from_f64)?)?.into(),
-        Dtype::Bfloat16 => Tensor::from_array(tensor(values, dims, bf16::from_f64)?)?.into(),
-        Dtype::Float64 => Tensor::from_array(tensor(values, dims, |value| value)?)?.into(),
-        Dtype::Int64 => Tensor::from_array(tensor(values, dims, |value| value.round() as i64)?)?.into(),
-        Dtype::Int32 => Tensor::from_array(tensor(values, dims, |value| value.round() as i32)?)?.into(),
-        other => return Err(ort::Error::new(format!("a timestep cannot be given as {other}"))),
+        Dtype::Float32 => Tensor::from_array(values.mapv(|value| value as f32))?.into(),
+        Dtype::Float16 => Tensor::from_array(values.mapv(f16::from_f64))?.into(),
+        Dtype::Bfloat16 => Tensor::from_array(values.mapv(bf16::from_f64))?.into(),
+        Dtype::Float64 => Tensor::from_array(values)?.into(),
+        Dtype::Int64 => Tensor::from_array(values.mapv(|value| value.round() as i64))?.into(),
+        Dtype::Int32 => Tensor::from_array(values.mapv(|value| value.round() as i32))?.into(),
+        other => return Err(ort::Error::new(format!("a number cannot be given as {other}"))),
     })
 }
 

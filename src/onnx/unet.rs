@@ -1,15 +1,24 @@
-//! The UNet as a trait object for the engine.
+//! The UNet, or the transformer that some models have in its place, as a trait object for the engine.
 
-use ndarray::{Array4, ArrayView3, ArrayView4};
+use std::borrow::Cow;
+use std::ops::Range;
+
+use ndarray::{Array1, Array4, ArrayD, ArrayView2, ArrayView3, ArrayView4, CowArray, Ix2, Ix4};
+use ort::session::SessionInputValue;
 
 use super::device::Device;
+use super::guidance_embedding::guidance_embedding;
 use super::lanes::{Batch, fill, least_entries};
+use super::patches;
 use super::runtime::Runtime;
 use super::session::{GraphSession, Inputs, SessionOptions};
-use super::tensor::{float_input, timestep_input};
-use crate::engine::{TimestepInput, Unet};
+use super::tensor::{float_input, number_input, timestep_input};
+use crate::engine::{TimestepInput, Unet, UnetInputs};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{ModelSpec, TimestepShape, UnetGraph};
+use crate::model::{GuidanceInput, ModelSpec, PositionIds, TensorInfo, TimestepShape, UnetGraph};
+
+/// Width of `timestep_cond` where the graph does not say it: that of all published models.
+const EMBEDDING_WIDTH: usize = 256;
 
 /// A UNet graph.
 #[derive(Debug)]
@@ -27,32 +36,13 @@ impl OnnxUnet {
     /// ONNX Runtime cannot load the graph or use the device.
     pub fn load(runtime: &Runtime, spec: &ModelSpec, options: &SessionOptions) -> Result<Self> {
         let bound = spec.unet.clone();
-        let graph = GraphSession::load(runtime, ("UNet", &bound.file), &bound.out_sample, options, true)?;
+        let graph = GraphSession::load(runtime, ("UNet", &bound.file), options, true)?;
         let least = match options.device {
             Device::Cpu => least_entries(options.thread_count(), spec.attention_heads.unwrap_or(1)),
             _ => 1,
         };
         let batch = Batch { fixed: bound.sample.fixed(0), least };
         Ok(OnnxUnet { graph, bound, batch, told_rounding: false })
-    }
-
-    /// Returns the timesteps of one call: one a lane, or the one that all lanes share.
-    fn call_timesteps(&self, timesteps: &[f64], size: usize) -> Result<Vec<f64>> {
-        let (first, last) = match timesteps {
-            [first, .., last] => (*first, *last),
-            [only] => (*only, *only),
-            [] => (0.0, 0.0),
-        };
-        if self.bound.timestep_shape == TimestepShape::PerLane {
-            let mut timesteps = timesteps.to_vec();
-            timesteps.resize(size, last);
-            return Ok(timesteps);
-        }
-        if timesteps.iter().any(|timestep| *timestep != first) {
-            let message = format!("lanes at different timesteps {timesteps:?} in a call of a UNet that takes one");
-            return Err(Error::new(ErrorKind::Unexpected, "mixed_timesteps", message));
-        }
-        Ok(vec![first])
     }
 
     fn tell_rounding(&mut self, timesteps: &[f64]) {
@@ -65,6 +55,20 @@ impl OnnxUnet {
             tracing::warn!("the UNet takes whole timesteps only: {timestep} and others like it are rounded");
         }
     }
+
+    /// Makes one call with the lanes `range`, filled up to `size`.
+    fn call(&mut self, inputs: &UnetInputs<'_>, range: &Range<usize>, size: usize) -> Result<Array4<f32>> {
+        let lanes = CallLanes::new(&self.bound, inputs, range, size)?;
+        let (height, width) = (lanes.sample.dim().2, lanes.sample.dim().3);
+        lanes.check(&self.graph, &self.bound)?;
+        let output: ArrayD<f32> = self.graph.run(lanes.inputs(&self.bound), &self.bound.out_sample)?;
+        let expected = lanes.output_shape(&self.bound);
+        self.graph.check_output(&output, &self.bound.out_sample, &expected)?;
+        Ok(match self.bound.packed() {
+            true => patches::unpack(output.view().into_dimensionality().expect("just checked").view(), (height, width)),
+            false => output.into_dimensionality().expect("just checked"),
+        })
+    }
 }
 
 impl Unet for OnnxUnet {
@@ -75,37 +79,136 @@ impl Unet for OnnxUnet {
         }
     }
 
-    fn predict(
-        &mut self,
-        sample: ArrayView4<'_, f32>,
-        timesteps: &[f64],
-        encoder_hidden_states: ArrayView3<'_, f32>,
-    ) -> Result<Array4<f32>> {
-        self.tell_rounding(timesteps);
-        let lanes = sample.dim().0;
-        if timesteps.len() != lanes || encoder_hidden_states.dim().0 != lanes {
-            let (times, states) = (timesteps.len(), encoder_hidden_states.dim().0);
+    fn predict(&mut self, inputs: UnetInputs<'_>) -> Result<Array4<f32>> {
+        self.tell_rounding(inputs.timesteps);
+        let lanes = inputs.sample.dim().0;
+        if inputs.timesteps.len() != lanes || inputs.encoder_hidden_states.dim().0 != lanes {
+            let (times, states) = (inputs.timesteps.len(), inputs.encoder_hidden_states.dim().0);
             let message = format!("{lanes} samples with {times} timesteps and embeddings for {states}");
             return Err(Error::new(ErrorKind::Unexpected, "lanes_differ", message));
         }
-        self.batch.run(lanes, |range, size| {
-            let times = self.call_timesteps(&timesteps[range.clone()], size)?;
-            let sample = fill(sample.view(), &range, size);
-            let states = fill(encoder_hidden_states.view(), &range, size);
-            let UnetGraph { sample: x, timestep: t, encoder_hidden_states: s, timestep_shape, .. } = &self.bound;
-            self.graph.check(x, sample.shape())?;
-            self.graph.check(s, states.shape())?;
-            let dims: &[usize] = if *timestep_shape == TimestepShape::Scalar { &[] } else { &[times.len()] };
-            let inputs = || -> ort::Result<Inputs<'_>> {
-                Ok(vec![
-                    (x.name.as_str().into(), float_input(sample.view(), x.dtype)?),
-                    (t.name.as_str().into(), timestep_input(&times, dims, t.dtype)?),
-                    (s.name.as_str().into(), float_input(states.view(), s.dtype)?),
-                ])
-            };
-            let output = self.graph.run(inputs())?;
-            self.graph.check_output(&output, sample.shape())?;
-            Ok(output)
+        self.batch.run(lanes, |range, size| self.call(&inputs, &range, size))
+    }
+}
+
+/// The tensors of one call, filled up to the number of lanes that it has.
+struct CallLanes<'a> {
+    sample: CowArray<'a, f32, Ix4>,
+    packed: Option<ndarray::Array3<f32>>,
+    timesteps: Vec<f64>,
+    states: CowArray<'a, f32, ndarray::Ix3>,
+    pooled: Option<CowArray<'a, f32, Ix2>>,
+    time_ids: Option<CowArray<'a, f32, Ix2>>,
+    guidance: Option<ArrayD<f32>>,
+}
+
+impl<'a> CallLanes<'a> {
+    fn new(bound: &UnetGraph, inputs: &UnetInputs<'a>, range: &Range<usize>, size: usize) -> Result<Self> {
+        let sample: ArrayView4<'a, f32> = inputs.sample;
+        let states: ArrayView3<'a, f32> = inputs.encoder_hidden_states;
+        let rows = |rows: ArrayView2<'a, f32>| fill(rows, range, size);
+        let sample = fill(sample, range, size);
+        let scales = filled(&inputs.guidance_scales[range.clone()], size);
+        Ok(CallLanes {
+            packed: bound.packed().then(|| patches::pack(sample.view())),
+            sample,
+            timesteps: call_timesteps(bound, &inputs.timesteps[range.clone()], size)?,
+            states: fill(states, range, size),
+            pooled: inputs.pooled.filter(|_| bound.pooled.is_some()).map(rows),
+            time_ids: inputs.time_ids.filter(|_| bound.time_ids.is_some()).map(rows),
+            guidance: bound.guidance.as_ref().map(|input| match input {
+                GuidanceInput::Embedding(tensor) => {
+                    guidance_embedding(&scales, tensor.fixed(1).unwrap_or(EMBEDDING_WIDTH)).into_dyn()
+                }
+                GuidanceInput::Scale(_) => Array1::from_iter(scales.iter().map(|scale| *scale as f32)).into_dyn(),
+            }),
         })
     }
+
+    /// Fails if a tensor has another shape than the graph takes, or one is missing.
+    fn check(&self, graph: &GraphSession, bound: &UnetGraph) -> Result<()> {
+        let sample = self.packed.as_ref().map_or(self.sample.shape(), |packed| packed.shape());
+        graph.check(&bound.sample, sample)?;
+        graph.check(&bound.encoder_hidden_states, self.states.shape())?;
+        for (tensor, given) in [(&bound.pooled, &self.pooled), (&bound.time_ids, &self.time_ids)] {
+            if let Some(tensor) = tensor {
+                graph.check(tensor, given.as_ref().map_or(&[], |given| given.shape()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Image channels come in and do not come out.
+    fn output_shape(&self, bound: &UnetGraph) -> Vec<usize> {
+        let mut shape = self.packed.as_ref().map_or(self.sample.shape(), |packed| packed.shape()).to_vec();
+        if let Some(channels) = bound.out_sample.fixed(1).filter(|_| !bound.packed()) {
+            shape[1] = channels;
+        }
+        shape
+    }
+
+    fn inputs<'s>(&'s self, bound: &'s UnetGraph) -> ort::Result<Inputs<'s>> {
+        let dims: &[usize] = if bound.timestep_shape == TimestepShape::Scalar { &[] } else { &[self.timesteps.len()] };
+        let sample = match &self.packed {
+            Some(packed) => float_input(packed.view(), bound.sample.dtype)?,
+            None => float_input(self.sample.view(), bound.sample.dtype)?,
+        };
+        let mut all = vec![
+            named(&bound.sample, sample),
+            named(&bound.timestep, timestep_input(&self.timesteps, dims, bound.timestep.dtype)?),
+            named(&bound.encoder_hidden_states, float_input(self.states.view(), bound.encoder_hidden_states.dtype)?),
+        ];
+        for (tensor, rows) in [(&bound.pooled, &self.pooled), (&bound.time_ids, &self.time_ids)] {
+            if let (Some(tensor), Some(rows)) = (tensor, rows) {
+                all.push(named(tensor, float_input(rows.view(), tensor.dtype)?));
+            }
+        }
+        if let (Some(tensor), Some(guidance)) = (bound.guidance.as_ref().map(GuidanceInput::tensor), &self.guidance) {
+            all.push(named(tensor, float_input(guidance.view(), tensor.dtype)?));
+        }
+        if let Some(positions) = &bound.positions {
+            all.extend(self.positions(positions)?);
+        }
+        Ok(all)
+    }
+
+    /// The positions of texts, all zero, and of patches; with a batch before them where the graph takes one.
+    fn positions<'s>(&'s self, ids: &'s PositionIds) -> ort::Result<[(Cow<'s, str>, SessionInputValue<'s>); 2]> {
+        let (lanes, _, height, width) = self.sample.dim();
+        let texts = ndarray::Array2::zeros((self.states.dim().1, 3));
+        let input = |tensor: &'s TensorInfo, rows: ndarray::Array2<f64>| -> ort::Result<_> {
+            let (count, axes) = rows.dim();
+            let rows = match tensor.rank() {
+                Some(3) => rows.broadcast((lanes, count, axes)).expect("a batch of the same").to_owned().into_dyn(),
+                _ => rows.into_dyn(),
+            };
+            Ok(named(tensor, number_input(rows, tensor.dtype)?))
+        };
+        Ok([input(&ids.txt_ids, texts)?, input(&ids.img_ids, patches::positions(height, width))?])
+    }
+}
+
+fn named<'v>(tensor: &'v TensorInfo, value: SessionInputValue<'v>) -> (Cow<'v, str>, SessionInputValue<'v>) {
+    (tensor.name.as_str().into(), value)
+}
+
+fn filled(values: &[f64], size: usize) -> Vec<f64> {
+    let mut all = values.to_vec();
+    all.resize(size, values.last().copied().unwrap_or_default());
+    all
+}
+
+/// Returns the timesteps of one call: one a lane, or the one that all lanes share. Flux's transformer takes thousandths.
+fn call_timesteps(bound: &UnetGraph, timesteps: &[f64], size: usize) -> Result<Vec<f64>> {
+    let scaled = |timestep: &f64| if bound.packed() { f64::from(*timestep as f32 / 1000.0) } else { *timestep };
+    let timesteps: Vec<f64> = timesteps.iter().map(scaled).collect();
+    if bound.timestep_shape == TimestepShape::PerLane {
+        return Ok(filled(&timesteps, size));
+    }
+    let first = timesteps.first().copied().unwrap_or_default();
+    if timesteps.iter().any(|timestep| *timestep != first) {
+        let message = format!("lanes at different timesteps {timesteps:?} in a call of a UNet that takes one");
+        return Err(Error::new(ErrorKind::Unexpected, "mixed_timesteps", message));
+    }
+    Ok(vec![first])
 }

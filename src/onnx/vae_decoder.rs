@@ -9,13 +9,13 @@ use super::session::{GraphSession, SessionOptions};
 use super::tensor::float_input;
 use crate::engine::VaeDecoder;
 use crate::error::Result;
-use crate::model::{ModelSpec, TensorInfo};
+use crate::model::{ModelSpec, VaeDecoderGraph};
 
 /// A VAE decoder graph.
 #[derive(Debug)]
 pub struct OnnxVaeDecoder {
     graph: GraphSession,
-    latent_sample: TensorInfo,
+    bound: VaeDecoderGraph,
     fixed: Option<usize>,
     /// Entries that keep one product of attention an entry apart from all threads.
     apart: usize,
@@ -29,10 +29,11 @@ impl OnnxVaeDecoder {
     /// ONNX Runtime cannot load the graph or use the device.
     pub fn load(runtime: &Runtime, spec: &ModelSpec, options: &SessionOptions) -> Result<Self> {
         let vae = &spec.vae_decoder;
-        let graph = GraphSession::load(runtime, ("VAE decoder", &vae.file), &vae.sample, options, false)?;
+        let graph = GraphSession::load(runtime, ("VAE decoder", &vae.file), options, false)?;
         let apart = if options.device == Device::Cpu { least_entries(options.thread_count(), 1) } else { 1 };
-        let (latent_sample, fixed) = (vae.latent_sample.clone(), vae.latent_sample.fixed(0));
-        Ok(OnnxVaeDecoder { graph, latent_sample, fixed, apart, vae_scale_factor: spec.vae_scale_factor as usize })
+        let (bound, fixed) = (vae.clone(), vae.latent_sample.fixed(0));
+        let vae_scale_factor = spec.recipe.latents.vae_scale_factor as usize;
+        Ok(OnnxVaeDecoder { graph, bound, fixed, apart, vae_scale_factor })
     }
 
     /// Returns how many entries a call with latents of `cells` takes. Its attention has one head as wide as the VAE's
@@ -50,11 +51,13 @@ impl VaeDecoder for OnnxVaeDecoder {
         let scale = self.vae_scale_factor;
         self.batch(height * width).run(count, |range, size| {
             let latents = fill(latents.view(), &range, size);
-            self.graph.check(&self.latent_sample, latents.shape())?;
-            let input = float_input(latents.view(), self.latent_sample.dtype);
-            let output = self.graph.run(input.map(|input| vec![(self.latent_sample.name.as_str().into(), input)]))?;
-            self.graph.check_output(&output, &[size, 3, height * scale, width * scale])?;
-            Ok(output)
+            let VaeDecoderGraph { latent_sample: input, sample: output, .. } = &self.bound;
+            self.graph.check(input, latents.shape())?;
+            let inputs =
+                float_input(latents.view(), input.dtype).map(|value| vec![(input.name.as_str().into(), value)]);
+            let pixels = self.graph.run(inputs, output)?;
+            self.graph.check_output(&pixels, output, &[size, 3, height * scale, width * scale])?;
+            Ok(pixels)
         })
     }
 }

@@ -137,6 +137,7 @@ fn our_columns(provenance: &Provenance, rows: &[&MetadataRow]) -> Vec<Column> {
         ("guidance_rescale", number(|row| row.task.job.guidance_rescale)),
         ("eta", number(|row| row.task.job.eta)),
         ("scheduler", text(|row| &row.task.job.scheduler)),
+        ("settings", strings(rows.iter().map(|row| row.task.job.rare_settings().to_string()))),
         ("noise", same(&provenance.noise)),
         ("model", same(&provenance.model)),
         ("model_hash", same(&provenance.model_hash)),

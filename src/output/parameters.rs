@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
-use crate::job::ImageTask;
+use crate::job::{ImageTask, RareSettings};
 
 /// What is the same for all pictures of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +45,9 @@ pub struct Parameters {
     pub width: u32,
     /// Pixels.
     pub height: u32,
+    /// What few rows set besides: strength, clip_skip, sizes and so on; pictures are named by hashes.
+    #[serde(flatten)]
+    pub settings: RareSettings,
     /// Name of the noise generator.
     pub noise: String,
     /// Name of the model.
@@ -71,6 +74,7 @@ impl Parameters {
             eta: job.eta,
             width: job.width,
             height: job.height,
+            settings: job.rare_settings(),
             noise: provenance.noise.clone(),
             model: provenance.model.clone(),
             model_hash: provenance.model_hash.clone(),
@@ -101,6 +105,10 @@ impl Parameters {
         if self.guidance_rescale != 0.0 {
             settings.push(("CFG Rescale", self.guidance_rescale.to_string()));
         }
+        let rare = |name: &str| self.settings.get(name).map(|value| value.to_string());
+        settings.extend(rare("strength").map(|strength| ("Denoising strength", strength)));
+        // There, 1 is the last layer.
+        settings.extend(self.settings.clip_skip().map(|skip| ("Clip skip", (skip + 1).to_string())));
         settings.push(("Version", format!("nightshift {}", self.version)));
         let settings: Vec<_> = settings.iter().map(|(name, value)| format!("{name}: {}", quoted(value))).collect();
         text + &settings.join(", ")
@@ -129,6 +137,7 @@ pub(super) mod tests {
             eta: 0.0,
             width: 64,
             height: 64,
+            settings: RareSettings::default(),
             noise: "torch-cpu".into(),
             model: "tiny-shapes".into(),
             model_hash: "0123456789abcdef".into(),

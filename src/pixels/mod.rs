@@ -10,6 +10,6 @@ mod resample;
 mod rgb8;
 
 pub use preprocess::{masked, nearest, preprocess_image, preprocess_mask};
-pub use read::read_rgb;
+pub use read::{picture_size, read_rgb};
 pub use resample::resize_lanczos;
 pub use rgb8::to_rgb8;

@@ -6,18 +6,16 @@ use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Returns the picture in `bytes` (a whole PNG file), turned upright and without alpha: what
+/// Returns the picture in `bytes` (a whole PNG, JPEG or WebP file), turned upright and without alpha: what
 /// `PIL.ImageOps.exif_transpose(image).convert("RGB")` gives (diffusers 0.42.1, `load_image`; Pillow 13). Transparent
-/// pixels keep the colour under them; 16-bit channels lose their lower byte.
+/// pixels keep the colour under them; 16-bit channels lose their lower byte. Values of a JPEG may differ by one or two of
+/// 255 from those of Pillow, whose library rounds elsewhere.
 ///
 /// # Errors
 /// `bad_image` (row): the bytes are no picture, or of a format that is not read; or the picture is 16-bit grayscale,
 /// which Pillow clips at 255 of 65535, so that what diffusers sees is white.
 pub fn read_rgb(bytes: &[u8]) -> Result<RgbImage> {
-    let mut image = decode(bytes).map_err(|error| {
-        let message = format!("cannot read the picture: {error}");
-        Error::new(ErrorKind::Row, "bad_image", message).hint("save it as a PNG").source(error)
-    })?;
+    let mut image = decode(bytes).map_err(bad_image)?;
     if let DynamicImage::ImageLuma16(_) = image {
         let message = "the picture is 16-bit grayscale, of which Pillow (hence diffusers) makes white";
         return Err(Error::new(ErrorKind::Row, "bad_image", message).hint("save it with 8 bits a channel"));
@@ -28,6 +26,26 @@ pub fn read_rgb(bytes: &[u8]) -> Result<RgbImage> {
         }
         _ => image.to_rgb8(),
     })
+}
+
+/// Returns width and height in pixels of the picture in `bytes`, turned upright; its pixels are not looked at.
+///
+/// # Errors
+/// `bad_image` (row): the bytes do not begin as a picture that is read here.
+pub fn picture_size(bytes: &[u8]) -> Result<(u32, u32)> {
+    let size = || -> image::ImageResult<(u32, u32)> {
+        let mut decoder = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?.into_decoder()?;
+        let ((width, height), orientation) = (decoder.dimensions(), decoder.orientation()?);
+        use image::metadata::Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
+        let lies = matches!(orientation, Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH);
+        Ok(if lies { (height, width) } else { (width, height) })
+    };
+    size().map_err(bad_image)
+}
+
+fn bad_image(error: image::ImageError) -> Error {
+    let message = format!("cannot read the picture: {error}");
+    Error::new(ErrorKind::Row, "bad_image", message).hint("save it as PNG, JPEG or WebP").source(error)
 }
 
 fn decode(bytes: &[u8]) -> image::ImageResult<DynamicImage> {

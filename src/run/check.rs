@@ -51,7 +51,7 @@ pub fn check(options: &JobOptions) -> Result<CheckReport> {
     let prepared = prepare(options)?;
     report_bad_rows(&prepared.manifest);
     let truncations = prepared.truncations(&prepared.jobs.iter().collect::<Vec<_>>());
-    report_truncations(&truncations, prepared.spec.model_max_length);
+    report_truncations(&truncations);
     let mut tasks = tasks(&prepared.jobs, prepared.defaults.seed);
     tasks.truncate(options.limit.unwrap_or(usize::MAX));
     Ok(report(&prepared, &plan(tasks), truncations.len() as u64))

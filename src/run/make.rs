@@ -1,9 +1,11 @@
 //! Loads the networks and lets engine, writer and progress work side by side.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crossbeam_channel::bounded;
+use image::RgbImage;
 use indicatif::MultiProgress;
 
 use super::ledger::Ledger;
@@ -13,12 +15,13 @@ use super::progress::{self, Tally};
 use super::report;
 use super::stop::Stop;
 use super::writer::Writer;
-use crate::engine::{Embeddings, Engine, LatentScale, Settings, Starter};
-use crate::error::Result;
+use crate::engine::{Embeddings, Engine, Images, Settings, Starter, TextEncoder, TextPart, VaeEncoder};
+use crate::error::{Error, ErrorKind, Location, Result};
 use crate::job::ImageTask;
 use crate::journal::Journal;
-use crate::onnx::{Networks, Runtime, SessionOptions};
+use crate::onnx::{Networks, OnnxTextEncoder, Runtime, SessionOptions};
 use crate::output::RunFolder;
+use crate::pixels::read_rgb;
 use crate::plan::plan;
 
 /// Pictures that may wait between decoder and writer.
@@ -58,7 +61,8 @@ pub fn make(
 ) -> Result<Made> {
     let stop = Stop::watch(options.max_runtime, options.drain_timeout)?;
     let loading = Instant::now();
-    let mut networks = load(prepared, options)?;
+    let with_images = missing.iter().any(|task| task.job.image.is_some());
+    let mut networks = load(prepared, options, with_images)?;
     let load = loading.elapsed().as_secs_f64();
     let plan = plan(missing);
     let (planned, planned_evaluations) = (plan.images() as u64, plan.lane_evaluations());
@@ -82,13 +86,16 @@ pub fn make(
             broken.store(written.is_err(), Ordering::Release);
             written
         });
-        let embeddings = Embeddings::new(&mut networks.text_encoder, &prepared.tokenizer, &plan);
-        let (config, spec) = (&prepared.scheduler_config, &prepared.spec);
-        let noise = options.job.noise;
+        let (config, recipe) = (&prepared.scheduler_config, &prepared.spec.recipe);
+        let Networks { text_encoders, unet, vae_decoder, vae_encoder } = &mut networks;
+        let embeddings = Embeddings::new(text_parts(text_encoders, prepared), recipe, &plan);
+        let vae_encoder = vae_encoder.as_mut().map(|encoder| encoder as &mut dyn VaeEncoder);
+        let images = Images::new(recipe, vae_encoder, &read_image);
         let engine = Engine {
-            starter: Starter::new(embeddings, config, noise, spec.latent_channels, spec.vae_scale_factor),
-            unet: &mut networks.unet,
-            vae: &mut networks.vae_decoder,
+            starter: Starter::new(embeddings, images, recipe, config, options.job.noise),
+            unet,
+            vae: vae_decoder,
+            latents: &recipe.latents,
             settings: settings(prepared, options),
             counters: &tally.engine,
         };
@@ -109,21 +116,34 @@ pub fn make(
     })
 }
 
-fn load(prepared: &Prepared, options: &RunOptions) -> Result<Networks> {
+fn load(prepared: &Prepared, options: &RunOptions, with_images: bool) -> Result<Networks> {
     let runtime = Runtime::load(options.ort_lib.as_deref())?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let session = SessionOptions { device: options.device, threads: options.threads.unwrap_or(cores) };
-    Networks::load(&runtime, &prepared.spec, &session)
+    Networks::load(&runtime, &prepared.spec, &session, with_images)
+}
+
+fn text_parts<'a>(encoders: &'a mut [OnnxTextEncoder], prepared: &'a Prepared) -> Vec<TextPart<'a>> {
+    let pairs = encoders.iter_mut().zip(&prepared.tokenizers);
+    pairs.map(|(encoder, tokenizer)| TextPart { encoder: encoder as &mut dyn TextEncoder, tokenizer }).collect()
+}
+
+/// Reads a picture that a row names.
+fn read_image(path: &Path) -> Result<RgbImage> {
+    let bytes = std::fs::read(path).map_err(|error| {
+        Error::new(ErrorKind::Row, "bad_image", format!("cannot read the picture: {error}"))
+            .at(Location::file(path))
+            .source(error)
+    })?;
+    read_rgb(&bytes).map_err(|error| error.at(Location::file(path)))
 }
 
 fn settings(prepared: &Prepared, options: &RunOptions) -> Settings {
-    let spec = &prepared.spec;
     let lanes = match options.lanes {
         Lanes::Count(count) => count,
-        Lanes::Auto => automatic_lanes(spec.default_size),
+        Lanes::Auto => automatic_lanes(prepared.spec.default_size),
     };
-    let scale = LatentScale { scaling_factor: spec.scaling_factor, shift_factor: spec.shift_factor };
-    Settings { lanes, vae_batch: VAE_BATCH, scale }
+    Settings { lanes, vae_batch: VAE_BATCH }
 }
 
 /// On a CPU more lanes cost memory and, beyond what fills the caches and hides the overhead of a call, gain nothing: as

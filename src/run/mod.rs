@@ -10,6 +10,7 @@ mod options;
 mod prepare;
 mod progress;
 mod report;
+mod schedules;
 mod sheet;
 mod stop;
 mod summary;
@@ -131,5 +132,5 @@ fn fingerprint(prepared: &Prepared, options: &RunOptions, provenance: &Provenanc
 fn report_too_long(prepared: &Prepared, missing: &[ImageTask]) {
     let mut jobs: Vec<_> = missing.iter().map(|task| &task.job).collect();
     jobs.dedup_by_key(|job| job.row);
-    report_truncations(&prepared.truncations(&jobs), prepared.spec.model_max_length);
+    report_truncations(&prepared.truncations(&jobs));
 }

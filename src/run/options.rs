@@ -14,10 +14,14 @@ use crate::onnx::Device;
 pub struct DefaultFlags {
     /// Any spelling of a scheduler's name; `None`: the model's own.
     pub scheduler: Option<String>,
-    /// Denoising steps; `None`: 50, as in diffusers.
+    /// Denoising steps; `None`: as diffusers' pipeline for the model.
     pub num_inference_steps: Option<u32>,
-    /// Guidance weight; `None`: 7.5, as in diffusers.
+    /// Guidance weight; `None`: as diffusers' pipeline for the model.
     pub guidance_scale: Option<f64>,
+    /// How much of a given image is made anew; `None`: as diffusers' pipeline for the model.
+    pub strength: Option<f64>,
+    /// Last layers of the text encoder to skip; `None`: none.
+    pub clip_skip: Option<u32>,
     /// Pixels; `None`: the model's.
     pub width: Option<u32>,
     /// Pixels; `None`: the model's.

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::options::JobOptions;
+use super::schedules::Schedules;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{Defaults, Job};
 use crate::manifest::{self, Manifest, Rules};
-use crate::model::ModelSpec;
+use crate::model::{ModelSpec, TextPart};
 use crate::prompt::PromptTokenizer;
 use crate::scheduler::{self, SchedulerConfig};
 
@@ -21,8 +22,8 @@ pub struct Prepared {
     pub spec: ModelSpec,
     /// Its schedule configuration.
     pub scheduler_config: SchedulerConfig,
-    /// Its tokenizer.
-    pub tokenizer: PromptTokenizer,
+    /// Its tokenizers, one for each text encoder.
+    pub tokenizers: Vec<PromptTokenizer>,
     /// Values for empty cells.
     pub defaults: Defaults,
     /// The manifests: good and bad rows.
@@ -40,12 +41,20 @@ pub fn prepare(options: &JobOptions) -> Result<Prepared> {
     let scheduler_config = SchedulerConfig::from_json(&spec.scheduler_config)?;
     let defaults = defaults(options, &spec, &scheduler_config)?;
     let resolve = |name: &str| scheduler::resolve(name).map(str::to_string);
+    let read_levels = |are_timesteps: bool, text: &str, steps: Option<u32>| match are_timesteps {
+        true => scheduler::custom_timesteps(text, steps),
+        false => scheduler::custom_sigmas(text, steps),
+    };
+    let schedules = Schedules::new(&scheduler_config, &spec.recipe);
     let rules = Rules {
         defaults: &defaults,
         size_multiple: spec.size_multiple,
         max_size: MAX_SIZE,
         max_steps: scheduler_config.num_train_timesteps(),
+        recipe: &spec.recipe,
         resolve_scheduler: &resolve,
+        read_levels: &read_levels,
+        check_schedule: &|job| schedules.check(job),
         options: options.reading.clone(),
     };
     let mut manifest = manifest::read(&options.manifests, &rules)?;
@@ -53,9 +62,9 @@ pub fn prepare(options: &JobOptions) -> Result<Prepared> {
         super::report_bad_rows(&manifest);
         manifest.strict()?;
     }
-    let tokenizer = spec.prompt_tokenizer()?;
+    let tokenizers = spec.texts.iter().map(TextPart::prompt_tokenizer).collect::<Result<_>>()?;
     let jobs = std::mem::take(&mut manifest.jobs).into_iter().map(Arc::new).collect();
-    Ok(Prepared { spec, scheduler_config, tokenizer, defaults, manifest, jobs })
+    Ok(Prepared { spec, scheduler_config, tokenizers, defaults, manifest, jobs })
 }
 
 fn defaults(options: &JobOptions, spec: &ModelSpec, config: &SchedulerConfig) -> Result<Defaults> {
@@ -68,10 +77,12 @@ fn defaults(options: &JobOptions, spec: &ModelSpec, config: &SchedulerConfig) ->
         negative_prompt: flags.negative_prompt.clone().unwrap_or_default(),
         seed: flags.seed,
         scheduler,
-        num_inference_steps: flags.num_inference_steps.unwrap_or(50),
-        guidance_scale: flags.guidance_scale.unwrap_or(7.5),
+        num_inference_steps: flags.num_inference_steps.unwrap_or(spec.recipe.defaults.num_inference_steps),
+        guidance_scale: flags.guidance_scale.unwrap_or(spec.recipe.defaults.guidance_scale),
         guidance_rescale: 0.0,
         eta: 0.0,
+        strength: flags.strength,
+        clip_skip: flags.clip_skip,
         width: flags.width.unwrap_or(spec.default_size.0),
         height: flags.height.unwrap_or(spec.default_size.1),
         num_images_per_prompt: flags.num_images_per_prompt.unwrap_or(1),
@@ -97,6 +108,9 @@ fn check_flags(defaults: &Defaults, size_multiple: u32, max_steps: u32) -> Resul
     if !guidance.is_finite() || guidance < 0.0 {
         return Err(usage("bad_guidance", format!("--guidance-scale: `{guidance}` is not a number from 0 on")));
     }
+    if let Some(strength) = defaults.strength.filter(|strength| !(0.0..=1.0).contains(strength)) {
+        return Err(usage("bad_strength", format!("--strength: `{strength}` is not a number from 0 to 1")));
+    }
     let images = defaults.num_images_per_prompt;
     if images == 0 || images > 10_000 {
         return Err(usage("bad_images", format!("--num-images-per-prompt: `{images}` is not within 1 to 10000")));
@@ -108,29 +122,36 @@ fn usage(code: &'static str, message: String) -> Error {
     Error::new(ErrorKind::Usage, code, message)
 }
 
-/// A prompt that is longer than the text encoder takes.
+/// A prompt that is longer than a text encoder takes.
 pub struct Truncation {
     /// Key of the row.
     pub key: String,
     /// Tokens that the text has, start and end of text included.
     pub count: usize,
+    /// Tokens that there is room for.
+    pub limit: usize,
     /// What was cut off.
     pub cut: String,
 }
 
 impl Prepared {
-    /// Returns the rows among `jobs` whose prompt or negative prompt is cut by the model's token limit, in order.
+    /// Returns the rows among `jobs` whose prompt or negative prompt is cut by the model's token limit, in order; of several
+    /// text encoders, the one with the least room counts.
     pub fn truncations(&self, jobs: &[&Arc<Job>]) -> Vec<Truncation> {
+        let Some(tokenizer) = self.tokenizers.iter().min_by_key(|tokenizer| tokenizer.model_max_length()) else {
+            return Vec::new();
+        };
+        let limit = tokenizer.model_max_length();
         jobs.par_iter()
             .flat_map_iter(|job| {
                 let texts = [job.prompt.as_str(), job.negative_prompt.as_str()];
                 texts.into_iter().filter_map(|text| {
                     // Most texts have fewer bytes than the limit has tokens: no need to look closer.
-                    if text.len() + 2 <= self.spec.model_max_length {
+                    if text.len() + 2 <= limit {
                         return None;
                     }
-                    let tokens = self.tokenizer.encode(text).ok()?;
-                    Some(Truncation { key: job.key(), count: tokens.count, cut: tokens.truncated? })
+                    let tokens = tokenizer.encode(text).ok()?;
+                    Some(Truncation { key: job.key(), count: tokens.count, limit, cut: tokens.truncated? })
                 })
             })
             .collect()

@@ -1,6 +1,7 @@
 //! What a run tells people apart from its summary: bad rows, cut prompts, status, the list of failed rows.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -9,7 +10,7 @@ use super::prepare::{Prepared, Truncation};
 use super::progress::Tally;
 use super::summary::Summary;
 use crate::error::{Error, Result};
-use crate::job::Job;
+use crate::job::{ImageInput, Job};
 use crate::manifest::Manifest;
 use crate::output::failed::{self, FailedRow};
 use crate::output::status::{self, RunState, Status};
@@ -36,13 +37,13 @@ pub fn report_bad_rows(manifest: &Manifest) {
 }
 
 /// Logs which texts are longer than the text encoder takes.
-pub fn report_truncations(truncations: &[Truncation], limit: usize) {
+pub fn report_truncations(truncations: &[Truncation]) {
     for cut in truncations.iter().take(NAMED_CUTS) {
         let shown: String = cut.cut.chars().take(60).collect();
-        tracing::warn!("{}: {} tokens, the model reads {limit}: `{shown}` is cut off", cut.key, cut.count);
+        tracing::warn!("{}: {} tokens, the model reads {}: `{shown}` is cut off", cut.key, cut.count, cut.limit);
     }
     if truncations.len() > NAMED_CUTS {
-        tracing::warn!("{} texts are longer than the {limit} tokens that the model reads", truncations.len());
+        tracing::warn!("{} texts are longer than what the model reads", truncations.len());
     }
 }
 
@@ -87,8 +88,40 @@ fn cell(job: &Job, column: &str) -> String {
         "width" => job.width.to_string(),
         "height" => job.height.to_string(),
         "size" => format!("{}x{}", job.width, job.height),
+        "image" => path(&job.image),
+        "mask_image" => path(&job.mask_image),
+        "strength" if job.image.is_some() => job.strength.to_string(),
         "num_images_per_prompt" => job.num_images_per_prompt.to_string(),
-        other => pass_through(job, other),
+        other => rare(job, other).unwrap_or_else(|| pass_through(job, other)),
+    }
+}
+
+/// Returns the path of a picture so that it is found from the folder of `failed.csv`.
+fn path(image: &Option<ImageInput>) -> String {
+    let full = |image: &ImageInput| std::path::absolute(&image.path).unwrap_or_else(|_| image.path.clone());
+    image.as_ref().map(|image| full(image).display().to_string()).unwrap_or_default()
+}
+
+/// Returns one of the settings that few rows have, as a manifest writes it.
+fn rare(job: &Job, column: &str) -> Option<String> {
+    let size = |(width, height): (u32, u32)| format!("{width}x{height}");
+    let list = |levels: &Arc<[f64]>| levels.iter().map(f64::to_string).collect::<Vec<_>>().join(" ");
+    let (texts, micro) = (&job.texts, &job.micro);
+    match column {
+        "prompt_2" => texts.prompt_2.clone(),
+        "prompt_3" => texts.prompt_3.clone(),
+        "negative_prompt_2" => texts.negative_prompt_2.clone(),
+        "negative_prompt_3" => texts.negative_prompt_3.clone(),
+        "image_guidance_scale" if job.image.is_some() => Some(job.image_guidance_scale.to_string()),
+        "clip_skip" => (job.clip_skip > 0).then(|| job.clip_skip.to_string()),
+        "original_size" => micro.original_size.map(size),
+        "crops_coords_top_left" => micro.crops_coords_top_left.map(size),
+        "target_size" => micro.target_size.map(size),
+        "aesthetic_score" => micro.aesthetic_score.map(|score| score.to_string()),
+        "negative_aesthetic_score" => micro.negative_aesthetic_score.map(|score| score.to_string()),
+        "timesteps" => job.timesteps.as_ref().map(list),
+        "sigmas" => job.sigmas.as_ref().map(list),
+        _ => None,
     }
 }
 

@@ -148,6 +148,12 @@ pub trait Sampler: Send {
 
     /// Returns the current latents `[channels, height, width]`; when done, the scaled latents of the picture.
     fn latents(&self) -> ArrayView3<'_, f32>;
+
+    /// Puts `latents` of the same shape in place of the current ones, before the next request.
+    fn replace_latents(&mut self, latents: Array3<f32>);
+
+    /// Returns `original` with `noise` as the next evaluation would have it; see [`Schedule::add_noise`].
+    fn noised(&self, original: ArrayView3<'_, f32>, noise: ArrayView3<'_, f32>) -> Array3<f32>;
 }
 
 /// The only [`Sampler`]: the position on a schedule, and what was kept from earlier evaluations.
@@ -175,5 +181,13 @@ impl Sampler for Path {
 
     fn latents(&self) -> ArrayView3<'_, f32> {
         self.latents.view()
+    }
+
+    fn replace_latents(&mut self, latents: Array3<f32>) {
+        self.latents = latents;
+    }
+
+    fn noised(&self, original: ArrayView3<'_, f32>, noise: ArrayView3<'_, f32>) -> Array3<f32> {
+        self.schedule.add_noise(self.evaluation, original, noise)
     }
 }

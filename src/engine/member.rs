@@ -1,0 +1,110 @@
+//! One image on its way through the pool: its lanes, its sampler, its own noise.
+
+use std::sync::Arc;
+
+use ndarray::{Array1, Array2, Array3, ArrayView3, Zip};
+
+use crate::guidance::Guidance;
+use crate::job::ImageTask;
+use crate::noise::Noise;
+use crate::scheduler::{Eval, Sampler};
+
+/// The embeddings of one prompt, shared by all images that use it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TextEmbeds {
+    /// `[sequence, width]`.
+    pub hidden_states: Array2<f32>,
+    /// `[width]`, for models that take pooled embeddings.
+    pub pooled: Option<Array1<f32>>,
+}
+
+/// What one lane of an image gives the network besides the sample and its timestep.
+#[derive(Debug, Clone)]
+pub struct Lane {
+    /// The embeddings.
+    pub embeds: Arc<TextEmbeds>,
+    /// Sizes and crops, for models that take them.
+    pub time_ids: Option<Array1<f32>>,
+    /// Channels after those of the sample `[channels, h, w]`, for models that take an image.
+    pub image_channels: Option<Arc<Array3<f32>>>,
+}
+
+/// What inpainting with a model that knows no masks keeps: after each evaluation the latents outside of the mask are
+/// those of the picture, at the noise level of the next evaluation (diffusers 0.42.1, `pipeline_stable_diffusion_inpaint.py`).
+#[derive(Debug, Clone)]
+pub struct Kept {
+    /// 1 where the picture is made anew, else 0: `[1, h, w]`.
+    pub mask: Array3<f32>,
+    /// The picture's latents `[channels, h, w]`.
+    pub image_latents: Array3<f32>,
+    /// The noise that they are mixed with, of the same shape.
+    pub noise: Array3<f32>,
+}
+
+/// See the module's text.
+pub struct Member {
+    pub(super) task: ImageTask,
+    pub(super) lanes: Vec<Lane>,
+    sampler: Box<dyn Sampler>,
+    noise: Box<dyn Noise>,
+    guidance: Guidance,
+    kept: Option<Kept>,
+    eval: Option<Eval>,
+    predictions: Vec<Option<Array3<f32>>>,
+}
+
+impl Member {
+    /// Returns an image ready to enter the pool. `lanes` are as many as `guidance` takes, in its order.
+    pub fn new(
+        task: ImageTask,
+        sampler: Box<dyn Sampler>,
+        noise: Box<dyn Noise>,
+        guidance: Guidance,
+        lanes: Vec<Lane>,
+        kept: Option<Kept>,
+    ) -> Self {
+        debug_assert_eq!(lanes.len(), guidance.lanes());
+        let (eval, predictions) = (sampler.request(), vec![None; lanes.len()]);
+        Member { task, lanes, sampler, noise, guidance, kept, eval, predictions }
+    }
+
+    /// Returns what it waits for.
+    pub(super) fn eval(&self) -> &Eval {
+        self.eval.as_ref().expect("a member in the pool waits for an evaluation")
+    }
+
+    /// Returns whether it has nothing left to evaluate.
+    pub(super) fn is_done(&self) -> bool {
+        self.eval.is_none()
+    }
+
+    /// Returns its latents.
+    pub(super) fn latents(&self) -> ArrayView3<'_, f32> {
+        self.sampler.latents()
+    }
+
+    /// Takes the prediction of one lane; steps on once those of all lanes are there, and returns whether it did.
+    pub(super) fn receive(&mut self, lane: usize, prediction: Array3<f32>) -> bool {
+        self.predictions[lane] = Some(prediction);
+        if self.predictions.iter().any(Option::is_none) {
+            return false;
+        }
+        let predictions: Vec<_> = self.predictions.iter_mut().filter_map(Option::take).collect();
+        self.sampler.advance(self.guidance.join(&predictions).view(), &mut *self.noise);
+        if let Some(kept) = &self.kept {
+            let latents = kept.blend(&*self.sampler);
+            self.sampler.replace_latents(latents);
+        }
+        self.eval = self.sampler.request();
+        true
+    }
+}
+
+impl Kept {
+    fn blend(&self, sampler: &dyn Sampler) -> Array3<f32> {
+        let kept = sampler.noised(self.image_latents.view(), self.noise.view());
+        let latents = sampler.latents();
+        let mask = self.mask.broadcast(latents.dim()).expect("the mask has the latents' height and width");
+        Zip::from(&kept).and(&latents).and(&mask).map_collect(|&kept, &new, &mask| (1.0 - mask) * kept + mask * new)
+    }
+}

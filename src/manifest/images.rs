@@ -1,0 +1,55 @@
+//! Pictures that rows name. Reads files: a picture that is missing or broken is its row's error, before anything is made.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use super::numbers::Problem;
+use super::shown::shown;
+use crate::job::ImageInput;
+use crate::pixels::picture_size;
+
+fn read(cell: &str, path: PathBuf) -> Result<ImageInput, Problem> {
+    let bytes = std::fs::read(&path).map_err(|error| {
+        let message = format!("cannot read the picture `{}`: {error}", shown(cell));
+        Problem::new(message, format!("paths are relative to the manifest's folder; looked at {}", path.display()))
+    })?;
+    let size = picture_size(&bytes).map_err(|error| {
+        let hint = error.how_to_fix().unwrap_or("save it as PNG, JPEG or WebP");
+        Problem::new(format!("`{}`: {}", shown(cell), error.message()), hint)
+    })?;
+    let hash = blake3::hash(&bytes).to_hex()[..32].to_string();
+    Ok(ImageInput { path, hash, size })
+}
+
+/// Returns the size of a picture that is made of one of `size`, where the row asks for none: the same, down to the next
+/// multiple that the model takes (diffusers: `get_default_height_width`).
+pub(super) fn rounded((width, height): (u32, u32), multiple: u32, max: u32) -> (u32, u32) {
+    let multiple = multiple.max(1);
+    let round = |side: u32| (side.min(max) / multiple * multiple).max(multiple);
+    (round(width), round(height))
+}
+
+/// Pictures read before: rows often share one.
+#[derive(Default)]
+pub(super) struct Pictures(HashMap<PathBuf, Result<ImageInput, (String, String)>>);
+
+impl Pictures {
+    /// Returns the picture that `cell` names, a path relative to the folder of the manifest at `manifest`.
+    pub(super) fn read(&mut self, cell: &str, manifest: &Path) -> Result<ImageInput, Problem> {
+        let path = manifest.parent().unwrap_or(Path::new("")).join(cell);
+        let known = self.0.entry(path.clone());
+        let read = || read(cell, path).map_err(|problem| (problem.message, problem.hint));
+        known.or_insert_with(read).clone().map_err(|(message, hint)| Problem::new(message, hint))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_rounded_down_to_what_the_model_takes() {
+        assert_eq!(rounded((513, 770), 64, 4096), (512, 768));
+        assert_eq!(rounded((10, 9000), 64, 4096), (64, 4096));
+    }
+}

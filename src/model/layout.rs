@@ -1,0 +1,117 @@
+//! Where exporters put the parts of a model. Reads folders.
+//!
+//! Every part is a folder with one graph. optimum, diffusers' old converter, Olive and ours agree on the folders' names;
+//! the demos of ONNX Runtime and NVIDIA have names of their own, with the device in them.
+
+use std::path::{Path, PathBuf};
+
+use super::config::missing;
+use super::graph_file::GraphFile;
+use crate::error::{Error, ErrorKind, Location, Result};
+
+/// A network of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    TextEncoder,
+    TextEncoder2,
+    TextEncoder3,
+    Unet,
+    VaeDecoder,
+    VaeEncoder,
+}
+
+impl Part {
+    /// The names of its folder, the usual one first. A demo's folder has a dot and more after its name.
+    fn folders(self) -> &'static [&'static str] {
+        match self {
+            Part::TextEncoder => &["text_encoder", "clip"],
+            Part::TextEncoder2 => &["text_encoder_2", "clip2"],
+            Part::TextEncoder3 => &["text_encoder_3"],
+            Part::Unet => &["unet", "transformer", "unetxl"],
+            Part::VaeDecoder => &["vae_decoder", "vae"],
+            Part::VaeEncoder => &["vae_encoder"],
+        }
+    }
+}
+
+/// The folder that holds the parts.
+#[derive(Debug, Clone)]
+pub(super) struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    /// Returns the layout of the model folder `dir`. Demos put the parts into `engine/`.
+    pub(super) fn of(dir: &Path) -> Layout {
+        let engine = dir.join("engine");
+        Layout { root: if engine.is_dir() { engine } else { dir.to_path_buf() } }
+    }
+
+    /// Returns whether the part is there.
+    pub(super) fn has(&self, part: Part) -> Result<bool> {
+        Ok(self.find(part)?.is_some())
+    }
+
+    /// Returns the graph of a part that must be there.
+    ///
+    /// # Errors
+    /// It is not, it is not an ONNX graph, or a file with its weights is missing.
+    pub(super) fn graph(&self, part: Part) -> Result<GraphFile> {
+        self.optional_graph(part)?.ok_or_else(|| {
+            missing(&self.root.join(part.folders()[0]).join("model.onnx")).hint(
+                "a model folder holds `text_encoder`, `unet` and `vae_decoder`, each with `model.onnx`; \
+                 export PyTorch weights with `onnx/export.py`",
+            )
+        })
+    }
+
+    /// Returns the graph of a part, or `None` if it is not there.
+    pub(super) fn optional_graph(&self, part: Part) -> Result<Option<GraphFile>> {
+        self.find(part)?.map(GraphFile::open).transpose()
+    }
+
+    fn find(&self, part: Part) -> Result<Option<PathBuf>> {
+        for name in part.folders() {
+            let folder = self.root.join(name);
+            let folder = if folder.is_dir() { Some(folder) } else { self.with_device(name) };
+            if let Some(graph) = folder.map(|folder| graph_in(&folder)).transpose()?.flatten() {
+                return Ok(Some(graph));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns the first folder called `name.…`, such as `unetxl.ort_cuda.fp16`.
+    fn with_device(&self, name: &str) -> Option<PathBuf> {
+        let starts = |path: &PathBuf| {
+            let rest = path.file_name()?.to_str()?.strip_prefix(name)?;
+            Some(rest.starts_with('.') && path.is_dir())
+        };
+        let entries = std::fs::read_dir(&self.root).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+        let mut found: Vec<_> = entries.filter(|path| starts(path) == Some(true)).collect();
+        found.sort();
+        found.into_iter().next()
+    }
+}
+
+/// Returns `model.onnx` of a folder, or its only graph under another name.
+fn graph_in(folder: &Path) -> Result<Option<PathBuf>> {
+    let usual = folder.join("model.onnx");
+    if usual.exists() {
+        return Ok(Some(usual));
+    }
+    let Ok(entries) = std::fs::read_dir(folder) else { return Ok(None) };
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    let mut graphs: Vec<_> = paths.filter(|path| path.extension().is_some_and(|end| end == "onnx")).collect();
+    graphs.sort();
+    match graphs.as_slice() {
+        [] => Ok(None),
+        [only] => Ok(Some(only.clone())),
+        [first, second, ..] => {
+            let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let message = format!("the folder has several graphs, such as `{}` and `{}`", name(first), name(second));
+            let error = Error::new(ErrorKind::Model, "which_graph", message).at(Location::file(folder));
+            Err(error.hint("leave the one to use there, as `model.onnx`"))
+        }
+    }
+}
