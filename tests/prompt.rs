@@ -4,7 +4,7 @@ mod support;
 
 use std::fs;
 
-use nightshift::prompt::{PromptTokenizer, TokenizerFiles};
+use nightshift::prompt::{PromptSyntax, PromptTokenizer, Segment, TokenizerFiles};
 use serde::Deserialize;
 use support::root;
 
@@ -57,4 +57,50 @@ fn a_unigram_vocabulary_is_known_without_its_class() {
 fn what_t5_loses_is_told() {
     let tokens = PromptTokenizer::new(&t5(None), 5).and_then(|t| t.encode("a red, ring")).expect("valid");
     assert_eq!(tokens.truncated.as_deref(), Some("d, ring"));
+}
+
+/// A prompt, and what A1111 makes of it.
+#[derive(Deserialize)]
+struct Read {
+    prompt: String,
+    #[serde(default)]
+    construct: Vec<String>,
+    #[serde(default)]
+    crash: bool,
+    #[serde(default)]
+    segments: Vec<(String, f64)>,
+}
+
+fn as_a1111_writes(segment: Segment) -> (String, f64) {
+    match segment {
+        Segment::Text { text, weight } => (text, weight),
+        Segment::Break => ("BREAK".into(), -1.0),
+    }
+}
+
+#[test]
+fn prompts_are_read_as_a1111_reads_them() {
+    let golden = fs::read_to_string(root().join("tests/golden/attention.json")).expect("a golden file");
+    let cases: Vec<Read> = serde_json::from_str(&golden).expect("valid JSON");
+    let mut in_doubt = 0;
+    // What we add to A1111: a way to write the word.
+    let escaped = |prompt: &str| prompt.contains(r"\AND");
+    for Read { prompt, construct, crash, segments } in cases.iter().filter(|case| !escaped(&case.prompt)) {
+        // A `BREAK` whose weight the brackets around it have changed is a word to A1111.
+        let weighed_break = segments.iter().any(|(text, weight)| text == "BREAK" && *weight != -1.0);
+        match PromptSyntax::A1111.parse(prompt) {
+            Ok(ours) => {
+                assert!(construct.is_empty() && !crash && !weighed_break, "`{prompt}` is not supported: {construct:?}");
+                let ours: Vec<_> = ours.into_iter().map(as_a1111_writes).collect();
+                assert_eq!(ours, *segments, "`{prompt}`");
+            }
+            Err(_) if !construct.is_empty() || *crash || weighed_break => {}
+            Err(error) => {
+                println!("in doubt: {prompt:?}: {error}");
+                in_doubt += 1;
+            }
+        }
+    }
+    assert!(cases.len() > 700);
+    assert!(in_doubt * 100 < cases.len() * 4, "{in_doubt} prompts that A1111 reads are refused");
 }
