@@ -108,6 +108,11 @@ impl PromptTokenizer {
         usize::from(self.bos.is_some())
     }
 
+    /// Returns the id of `token`, if the vocabulary has it.
+    pub fn id(&self, token: &str) -> Option<i64> {
+        self.tokenizer.token_to_id(token).map(i64::from)
+    }
+
     /// Returns how many ids every text becomes.
     pub fn model_max_length(&self) -> usize {
         self.model_max_length
