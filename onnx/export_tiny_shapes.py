@@ -9,87 +9,42 @@ name and layout, so that `tiny_models.load_torch` rebuilds the torch models. The
 Before it ends the script compares every graph with torch and runs the batch checks that nightshift relies on.
 """
 import argparse
-import contextlib
 import copy
-import io
 import json
 import shutil
 import sys
 import tempfile
-import warnings
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnx_ir
-import onnxruntime
 import torch
-from onnx_ir.passes import common
-from onnxscript import optimizer
 from tokenizers import Tokenizer
 from transformers import CLIPTokenizer
 
 import shapes_data
 import tiny_models
 import tiny_parts
+from torch_to_onnx import (
+    BATCH, IMAGE, LATENT, PIXELS, TEXT, TextEncoder, Unet, VaeDecoder, VaeEncoder, session, to_onnx, write_clip_tokenizer,
+    write_json,
+)
 
-OPSET = 17
 LIMIT_BYTES = 20_000_000
 TOLERANCE = 1e-4  # of the largest absolute value of torch's output
-
-
-class TextEncoder(torch.nn.Module):
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, input_ids):
-        output = self.model(input_ids)
-        return output.last_hidden_state, output.pooler_output
-
-
-class Unet(torch.nn.Module):
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, sample, timestep, encoder_hidden_states):
-        return self.model(sample, timestep, encoder_hidden_states, return_dict=False)[0]
-
-
-class VaeEncoder(torch.nn.Module):
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, sample):
-        return self.model.encode(sample).latent_dist.parameters
-
-
-class VaeDecoder(torch.nn.Module):
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, latent_sample):
-        return self.model.decode(latent_sample, return_dict=False)[0]
-
-
-IMAGE = {0: "batch", 2: "height", 3: "width"}
-TEXT = {0: "batch", 1: "sequence"}
 
 
 def parts(models):
     """Of each graph: its name, the module, its inputs and outputs with their dynamic dimensions."""
     return (
         ("text_encoder", TextEncoder(models.text_encoder), {"input_ids": TEXT},
-         {"last_hidden_state": TEXT, "pooler_output": {0: "batch"}}),
-        ("unet", Unet(models.unet), {"sample": IMAGE, "timestep": {0: "batch"}, "encoder_hidden_states": TEXT},
+         {"last_hidden_state": TEXT, "pooler_output": BATCH}),
+        ("unet", Unet(models.unet), {"sample": IMAGE, "timestep": BATCH, "encoder_hidden_states": TEXT},
          {"out_sample": IMAGE}),
         ("vae_encoder", VaeEncoder(models.vae), {"sample": IMAGE},
-         {"latent_parameters": {0: "batch", 2: "latent_height", 3: "latent_width"}}),
+         {"latent_parameters": LATENT}),
         ("vae_decoder", VaeDecoder(models.vae), {"latent_sample": IMAGE},
-         {"sample": {0: "batch", 2: "image_height", 3: "image_width"}}),
+         {"sample": PIXELS}),
     )
 
 
@@ -113,84 +68,10 @@ def example(part, models, batch, height=64, width=64, length=tiny_parts.MODEL_MA
     return {"latent_sample": latents}
 
 
-def to_onnx(module, inputs, input_axes, output_axes):
-    """The graph of `module`, traced with `inputs`, simplified, its initialisers named as torch names them."""
-    buffer = io.BytesIO()
-    # The tracing exporter: its graphs are half the size of the newer exporter's, which spells out its shape arithmetic
-    # and builds constants as large as the weights.
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            module, tuple(inputs.values()), buffer, input_names=list(input_axes), output_names=list(output_axes),
-            dynamic_axes={**input_axes, **output_axes}, opset_version=OPSET, dynamo=False, do_constant_folding=False)
-    model = onnx.load_from_string(buffer.getvalue())
-    name_parameters(model.graph, module.model.state_dict())
-    return simplify(model, set(module.model.state_dict()))
-
-
-def name_parameters(graph, state_dict):
-    """Takes the wrapper's prefix off the initialisers, and gives equal parameters, which the exporter merges, back
-    their own initialisers."""
-    prefix = "model."
-    aliases = {n.output[0]: n.input[0] for n in graph.node if n.op_type == "Identity"}
-    values = {i.name: i for i in graph.initializer}
-    for node in [n for n in graph.node if n.op_type == "Identity" and root(n.input[0], aliases) in values]:
-        name = node.output[0]
-        assert name.startswith(prefix), f"an alias of a parameter has no parameter's name: {name}"
-        copy = onnx.TensorProto()
-        copy.CopyFrom(values[root(name, aliases)])
-        copy.name = name
-        graph.initializer.append(copy)
-        graph.node.remove(node)
-    rename = {i.name: i.name.removeprefix(prefix) for i in graph.initializer if i.name.startswith(prefix)}
-    for initializer in graph.initializer:
-        initializer.name = rename.get(initializer.name, initializer.name)
-    for node in graph.node:
-        for i, name in enumerate(node.input):
-            node.input[i] = rename.get(name, name)
-
-
-def root(name, aliases):
-    while name in aliases:
-        name = aliases[name]
-    return name
-
-
-def simplify(model, parameters):
-    """Shape inference and folding of constants, but of no operation on a parameter: those keep their name and layout,
-    and ONNX Runtime folds them when it loads the graph."""
-    model = onnx_ir.from_proto(onnx.shape_inference.infer_shapes(model, data_prop=True))
-    keep = lambda node: False if any(v is not None and v.name in parameters for v in node.inputs) else None
-    for _ in range(2):
-        optimizer.fold_constants(model, onnx_shape_inference=True, should_fold=keep)
-        for tidy in (common.IdentityEliminationPass(), common.CommonSubexpressionEliminationPass()):
-            tidy(model)
-        optimizer.remove_unused_nodes(model)
-    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    common.ClearMetadataAndDocStringPass()(model)
-    proto = onnx_ir.to_proto(model)
-    del proto.graph.value_info[:]
-    onnx.checker.check_model(proto, full_check=True)
-    return proto
-
-
 def write_tokenizer(models, out):
-    """All the files by which a reader may look for a CLIP tokenizer, each enough by itself."""
+    """The tokenizer of training as transformers' CLIPTokenizer, in all the files by which a reader may look for it."""
     bpe = json.loads(models.tokenizer.to_str())["model"]
-    tokenizer = tiny_models.clip_tokenizer(bpe["vocab"], bpe["merges"], tiny_parts.MODEL_MAX_LENGTH)
-    tokenizer.save_pretrained(out)
-    vocab = dict(sorted(bpe["vocab"].items(), key=lambda item: item[1]))
-    (out / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False), encoding="utf-8")
-    merges = "".join(f"{a} {b}\n" for a, b in bpe["merges"])
-    (out / "merges.txt").write_text(f"#version: 0.2\n{merges}", encoding="utf-8")
-    special = {"bos_token": tokenizer.bos_token, "eos_token": tokenizer.eos_token, "unk_token": tokenizer.unk_token}
-    form = dict(lstrip=False, normalized=False, rstrip=False, single_word=False)
-    special = {name: {"content": token, **form} for name, token in special.items()}
-    write_json(out / "special_tokens_map.json", {**special, "pad_token": tokenizer.pad_token})
-
-
-def write_json(path, value):
-    path.write_text(json.dumps(value, indent=2) + "\n")
+    write_clip_tokenizer(tiny_models.clip_tokenizer(bpe["vocab"], bpe["merges"], tiny_parts.MODEL_MAX_LENGTH), out)
 
 
 def write_folder(models, out):
@@ -217,12 +98,6 @@ def write_folder(models, out):
             config.save_pretrained(out / part)
         else:
             module.model.save_config(out / part)
-
-
-def session(path, threads=1):
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def check_numerics(models, out):
