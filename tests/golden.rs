@@ -157,12 +157,15 @@ fn allowance(config: &serde_json::Value, n: u32, trace: &Trace) -> f32 {
     let noise_is_integrated = class == "DEISMultistepScheduler"
         || config["predict_x0"] == false
         || config["algorithm_type"].as_str().is_some_and(|kind| kind.ends_with("dpmsolver"));
+    // Noise over picture; flow matching tells the share of the noise.
+    let highest = trace.sigmas.first().copied().unwrap_or_default();
+    let level = if config["use_flow_sigmas"] == true { highest / (1.0 - highest) } else { highest };
     match class {
         // Its only step, from level 157 to the picture, is a difference of terms 157 times as large as itself.
         "PNDMScheduler" if n == 1 => 3.0,
         // The last bits of three f32 numbers that are as many times larger than the result as the level is high.
-        _ if noise_is_integrated => (trace.sigmas[0] * 3.0 * f32::EPSILON / TOLERANCE).max(1.0),
-        _ if class.starts_with("Euler") => (trace.sigmas[0] / HIGH_SIGMA).max(1.0),
+        _ if noise_is_integrated => (level * 3.0 * f32::EPSILON / TOLERANCE).max(1.0),
+        _ if class.starts_with("Euler") => (highest / HIGH_SIGMA).max(1.0),
         _ => 1.0,
     }
 }

@@ -26,6 +26,9 @@ pub struct SchedulerConfig {
     fields: Fields,
 }
 
+/// How the names of the classes begin that are for flow matching alone.
+const FLOW_CLASSES: &str = "FlowMatch";
+
 impl SchedulerConfig {
     /// Reads a `scheduler_config.json`.
     ///
@@ -52,9 +55,12 @@ impl SchedulerConfig {
     /// field leaves it as the model has it, so `euler` on a config with `use_karras_sigmas` has Karras sigmas (and
     /// [`SchedulerConfig::name`] says so).
     ///
+    /// A model of flow matching stays one, which diffusers leaves to its user: algorithms that have `use_flow_sigmas` get it,
+    /// with `flow_prediction` and the model's shift.
+    ///
     /// # Errors
     /// `unknown_scheduler` (usage) for a name that is none; `scheduler_config` (model) when the algorithm cannot honour
-    /// a field of the config.
+    /// a field of the config, or cannot sample this kind of model (flow matching or not).
     pub fn select(&self, name: &str) -> Result<SchedulerConfig> {
         let (algorithm, variant) = registry::find(name)?;
         let mut config = SchedulerConfig {
@@ -62,11 +68,13 @@ impl SchedulerConfig {
             class_name: algorithm.class_name.to_string(),
             fields: self.fields.clone(),
         };
+        config.keep_flow(self)?;
         for (key, json) in variant.overrides {
             config.fields.0.insert((*key).to_string(), written(json));
         }
-        // Any schedule reads every field; that an algorithm cannot make so few steps is no fault of the config.
-        match config.schedule(&ScheduleRequest::steps(1)) {
+        // Any schedule reads every field; that an algorithm cannot make so few steps is no fault of the config. A single
+        // step can neither be stretched to a `shift_terminal`.
+        match config.schedule(&ScheduleRequest { image_seq_len: Some(256), ..ScheduleRequest::steps(2) }) {
             Err(error) if error.code() != "num_inference_steps" => Err(error),
             _ => Ok(config),
         }
@@ -111,6 +119,41 @@ impl SchedulerConfig {
     /// Returns diffusers' class name, empty where the config names none.
     pub fn class_name(&self) -> &str {
         &self.class_name
+    }
+
+    /// Returns whether the model is one of flow matching (Stable Diffusion 3, Flux, …): it predicts noise - picture, and its
+    /// samples are (1 - sigma) picture + sigma noise.
+    pub fn is_flow(&self) -> bool {
+        self.class_name.starts_with(FLOW_CLASSES)
+            || self.says("use_flow_sigmas", "true")
+            || self.says("prediction_type", r#""flow_prediction""#)
+    }
+
+    /// Sets the fields with which the selected algorithm samples the kind of model that `before` was.
+    fn keep_flow(&mut self, before: &SchedulerConfig) -> Result<()> {
+        let for_flow = self.class_name.starts_with(FLOW_CLASSES);
+        let can_flow = for_flow || self.algorithm.is_some_and(|algorithm| algorithm.knows("use_flow_sigmas"));
+        match (before.is_flow(), before.is_supported()) {
+            (true, _) if !can_flow => {
+                Err(wrong(format!("`{}` cannot sample a model of flow matching", self.class_name))
+                    .hint(format!("these schedulers can: {}", registry::which_flow())))
+            }
+            (false, true) if for_flow => Err(wrong(format!("`{}` needs a model of flow matching", self.class_name))
+                .hint(format!("this one was trained for `{}`", before.class_name))),
+            (false, _) => Ok(()),
+            (true, _) => {
+                let fields = &mut self.fields.0;
+                let (from, to) = if for_flow { ("flow_shift", "shift") } else { ("shift", "flow_shift") };
+                if let (Some(shift), false) = (fields.get(from).cloned(), fields.contains_key(to)) {
+                    fields.insert(to.to_string(), shift);
+                }
+                fields.insert("prediction_type".to_string(), "flow_prediction".into());
+                if !for_flow {
+                    fields.insert("use_flow_sigmas".to_string(), true.into());
+                }
+                Ok(())
+            }
+        }
     }
 
     fn says(&self, key: &str, json: &str) -> bool {
@@ -229,12 +272,41 @@ mod tests {
         assert_eq!(message(&ddim(r#""prediction_type": "flow""#)), "`prediction_type` cannot be `flow`");
         assert_eq!(message(&ddim(r#""num_train_timesteps": -4"#)), "`num_train_timesteps` cannot be `-4`");
         assert_eq!(message(&ddim(r#""num_train_timesteps": 0"#)), "`num_train_timesteps` cannot be `0`");
-        let dpm = r#"{"_class_name": "DPMSolverMultistepScheduler", "use_lu_lambdas": true}"#;
-        assert_eq!(message(dpm), "`use_lu_lambdas` cannot be `true`");
-        let config = SchedulerConfig::from_json(dpm).expect("a config");
+        let edm = r#"{"_class_name": "EDMDPMSolverMultistepScheduler", "use_lu_lambdas": true}"#;
+        assert_eq!(message(edm), "`use_lu_lambdas` cannot be `true`");
+        let config = SchedulerConfig::from_json(edm).expect("a config");
         assert!(config.select("euler").is_ok(), "another algorithm does not have the field");
         assert!(message("[1]").contains("not a JSON object"));
         assert!(message("{").contains("not valid JSON"));
+    }
+
+    #[test]
+    fn models_of_flow_matching_stay_what_they_are() {
+        let sd3 = r#"{"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0}"#;
+        let sd3 = SchedulerConfig::from_json(sd3).expect("a config");
+        let dpm = sd3.select("dpmpp_2m").expect("can flow");
+        let schedule = dpm.schedule(&ScheduleRequest::steps(2)).expect("a schedule");
+        assert_eq!(schedule.timesteps(), [999.0, 749.0], "the shift is kept");
+        assert!(dpm.is_flow() && dpm.select("unipc").expect("can flow").is_flow());
+        assert_eq!(dpm.select("flow_euler").expect("fits").name(), "flow_euler");
+        let error = sd3.select("ddim").expect_err("DDIM cannot");
+        assert_eq!(error.to_string(), "`DDIMScheduler` cannot sample a model of flow matching");
+        assert!(error.how_to_fix().is_some_and(|hint| hint.contains("unipc") && hint.contains("flow_heun")));
+        let sdxl = SchedulerConfig::from_json(STABLE_DIFFUSION_XL).expect("a config");
+        assert_eq!(sdxl.select("flow_euler").expect_err("predicts noise").code(), "scheduler_config");
+        let wan = r#"{"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": true, "flow_shift": 5.0,
+            "prediction_type": "flow_prediction"}"#;
+        let euler = SchedulerConfig::from_json(wan).and_then(|wan| wan.select("flow_euler")).expect("fits");
+        assert!(euler.schedule(&ScheduleRequest::steps(3)).expect("a schedule").timesteps()[1] > 800.0);
+        // A shift by size can be selected, and needs the size in the end.
+        let flux = SchedulerConfig::from_json(
+            r#"{"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": true}"#,
+        );
+        let flux = flux.and_then(|flux| flux.select("dpmpp_2m")).expect("fits");
+        assert_eq!(flux.schedule(&ScheduleRequest::steps(3)).expect_err("no size").code(), "image_seq_len");
+        let half = r#"{"_class_name": "DPMSolverMultistepScheduler", "use_flow_sigmas": true}"#;
+        let half = SchedulerConfig::from_json(half).expect("a config");
+        assert_eq!(half.schedule(&ScheduleRequest::steps(3)).expect_err("predicts noise").code(), "scheduler_config");
     }
 
     #[test]

@@ -3,16 +3,17 @@
 
 use super::clipping::{self, Clipping};
 use super::dpmsolver::{self, AlgorithmType, Integral};
-use super::fields::{Choice, Fields, Neutral};
+use super::fields::{Choice, Fields};
+use super::lambda_levels::{self, Levels, Rules};
 use super::multistep::{Multistep, Weights};
-use super::noising;
+use super::noising::Mixing;
 use super::prediction::PredictionType;
 use super::registry::{Algorithm, Takes, Variant};
 use super::request::ScheduleRequest;
-use super::schedule::{Numbers, Schedule};
+use super::schedule::Schedule;
 use super::sigmas::{self, FinalSigmas};
-use super::unit_power::{self, Reading, Rules, alpha_sigma};
-use super::{betas, timesteps};
+use super::unit_power::Reading;
+use super::{betas, flow_shift, timesteps};
 use crate::error::Result;
 
 pub(super) static ALGORITHM: Algorithm = Algorithm {
@@ -31,15 +32,12 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
         timesteps::FIELDS,
         sigmas::SPACING,
         clipping::FIELDS,
+        lambda_levels::FLOW,
+        flow_shift::DYNAMIC,
         &["prediction_type", "algorithm_type", "solver_type", "solver_order", "lower_order_final"],
     ],
     defaults: &[],
-    neutral: &[
-        ("use_flow_sigmas", Neutral::Off),
-        ("use_dynamic_shifting", Neutral::Off),
-        ("flow_shift", Neutral::Any),
-        ("time_shift_type", Neutral::Any),
-    ],
+    neutral: &[],
     takes: Takes::NEITHER,
     build,
 };
@@ -66,49 +64,47 @@ fn build(fields: &Fields, request: &ScheduleRequest) -> Result<Schedule> {
     fields.choice("solver_type", LogRho)?;
     let order = dpmsolver::order(fields)?;
     let lower_order_final = fields.flag("lower_order_final", true)?;
-    let rules = Rules { last: FinalSigmas::SigmaMin, ends_at_own_least: true, rounds_karras: true };
-    let (timesteps, sigmas) = unit_power::levels(fields, rules, request)?;
-    let prediction_type = fields.choice("prediction_type", PredictionType::Epsilon)?;
-    let n = timesteps.len();
-    let begin = request.begin(n)?;
+    let rules = Rules { last: FinalSigmas::SigmaMin, ends_at_own_least: true, rounds_karras: true, is_unipc: false };
+    let prediction_type = PredictionType::read_with_flow(fields)?;
+    let levels = Levels::read(fields, rules, request)?;
+    let n = levels.timesteps.len();
     let order_of = |i: usize| {
         let left = if lower_order_final && n < 15 { n - i } else { 3 };
-        order.min(i.saturating_sub(begin) + 1).min(left)
+        order.min(i.saturating_sub(levels.begin) + 1).min(left)
     };
+    let reading = |sigma: &f64| Reading::noise(prediction_type, levels.mixing, *sigma);
     let solver = Multistep {
-        readings: sigmas[..n].iter().map(|sigma| Reading::noise(prediction_type, *sigma)).collect(),
-        weights: (0..n).map(|i| weights(&sigmas, i, order_of(i))).collect(),
+        readings: levels.sigmas[..n].iter().map(reading).collect(),
+        weights: (0..n).map(|i| weights(&levels.sigmas, levels.mixing, i, order_of(i))).collect(),
         remembered: order - 1,
         draws: false,
         input_scales: None,
         clipping: Clipping::read(fields, None)?,
     };
-    let noising = noising::of_levels(&sigmas, alpha_sigma);
-    let numbers = Numbers { timesteps, sigmas: Some(sigmas), init_noise_sigma: 1.0, noising, begin };
-    Ok(Schedule::new(ALGORITHM.class_name, numbers, solver))
+    Ok(Schedule::new(ALGORITHM.class_name, levels.numbers(), solver))
 }
 
 /// Returns the weights of step `i` with the noises of the last `order` levels.
-fn weights(sigmas: &[f64], i: usize, order: usize) -> Weights {
+fn weights(sigmas: &[f64], mixing: Mixing, i: usize, order: usize) -> Weights {
     let algorithm = AlgorithmType { of_noise: true, sde: false };
-    let Some(step) = Integral::new(algorithm, sigmas[i], sigmas[i + 1]) else { return Weights::STAY };
-    let (alpha_t, _) = alpha_sigma(sigmas[i + 1]);
-    // rho = sigma / alpha, which is the noise level itself.
-    let rho = |back: usize| sigmas[i - back].ln();
-    let to = sigmas[i + 1];
+    let (from, to) = (mixing(sigmas[i]), mixing(sigmas[i + 1]));
+    let Some(step) = Integral::between(algorithm, from, to) else { return Weights::STAY };
+    let ratio = |(alpha, sigma): (f64, f64)| sigma / alpha;
+    let rho = |back: usize| ratio(mixing(sigmas[i - back])).ln();
+    let ((alpha_t, _), from, to) = (to, ratio(from), ratio(to));
     let mut outputs = [step.output, 0.0, 0.0];
     match order {
         1 => {}
         2 => {
             for (own, other) in [(0, 1), (1, 0)] {
                 let integral = |t: f64| second_order(t, rho(own), rho(other));
-                outputs[own] = alpha_t * (integral(to) - integral(sigmas[i]));
+                outputs[own] = alpha_t * (integral(to) - integral(from));
             }
         }
         _ => {
             for (own, others) in [(0, (1, 2)), (1, (2, 0)), (2, (0, 1))] {
                 let integral = |t: f64| third_order(t, rho(own), rho(others.0), rho(others.1));
-                outputs[own] = alpha_t * (integral(to) - integral(sigmas[i]));
+                outputs[own] = alpha_t * (integral(to) - integral(from));
             }
         }
     }
@@ -129,14 +125,15 @@ fn third_order(t: f64, own: f64, c: f64, d: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::unit_power::alpha_sigma;
     use super::*;
 
     #[test]
     fn equal_noises_count_the_same_whatever_the_order() {
         let sigmas = [9.0, 5.0, 2.0, 0.7];
-        let first: f64 = weights(&sigmas, 2, 1).outputs.iter().sum();
+        let first: f64 = weights(&sigmas, alpha_sigma, 2, 1).outputs.iter().sum();
         for order in [2, 3] {
-            let sum: f64 = weights(&sigmas, 2, order).outputs.iter().sum();
+            let sum: f64 = weights(&sigmas, alpha_sigma, 2, order).outputs.iter().sum();
             assert!((sum - first).abs() < 1e-12, "order {order}: {sum} is not {first}");
         }
     }

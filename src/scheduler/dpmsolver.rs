@@ -2,9 +2,10 @@
 //! the fields that their multistep and single-step forms share.
 
 use super::fields::{Choice, Fields, bad, wrong};
+use super::lambda_levels::Levels;
 use super::prediction::PredictionType;
 use super::sigmas::FinalSigmas;
-use super::unit_power::{Reading, alpha_sigma};
+use super::unit_power::Reading;
 use crate::error::Result;
 
 /// Which equation is solved.
@@ -78,20 +79,28 @@ impl Settings {
             solver: fields.choice("solver_type", SolverType::Midpoint)?,
             order: order(fields)?,
             final_sigmas: fields.choice("final_sigmas_type", FinalSigmas::Zero)?,
-            prediction_type: fields.choice("prediction_type", PredictionType::Epsilon)?,
+            prediction_type: PredictionType::read_with_flow(fields)?,
         };
         if settings.algorithm.of_noise && settings.final_sigmas == FinalSigmas::Zero {
             return Err(wrong("`algorithm_type` `dpmsolver` cannot step to `final_sigmas_type` `zero`")
                 .hint("use `dpmsolver++`, or `final_sigmas_type` `sigma_min`"));
         }
+        if settings.algorithm.of_noise && settings.prediction_type == PredictionType::Flow {
+            // diffusers does not have it either.
+            return Err(wrong("`algorithm_type` `dpmsolver` cannot have `prediction_type` `flow_prediction`")
+                .hint("use `dpmsolver++`"));
+        }
         refuse_learned_variance(fields)?;
         Ok(settings)
     }
 
-    /// Returns how the output at level `sigma` is read.
-    pub(super) fn reading(&self, sigma: f64) -> Reading {
+    /// Returns how the output at every level but the final one is read.
+    pub(super) fn readings(&self, levels: &Levels) -> Vec<Reading> {
         let read = if self.algorithm.of_noise { Reading::noise } else { Reading::picture };
-        read(self.prediction_type, sigma)
+        levels.sigmas[..levels.timesteps.len()]
+            .iter()
+            .map(|sigma| read(self.prediction_type, levels.mixing, *sigma))
+            .collect()
     }
 }
 
@@ -130,13 +139,8 @@ pub(super) struct Integral {
 }
 
 impl Integral {
-    /// Returns the scalars of a step from level `from` to the lower level `to` for unit-power samples; `None` where it has no
-    /// length.
-    pub(super) fn new(algorithm: AlgorithmType, from: f64, to: f64) -> Option<Self> {
-        Self::between(algorithm, alpha_sigma(from), alpha_sigma(to))
-    }
-
-    /// As [`Integral::new`], between samples that are alpha picture + sigma noise.
+    /// Returns the scalars of a step between two samples that are alpha picture + sigma noise, to the lower level; `None`
+    /// where it has no length.
     pub(super) fn between(
         algorithm: AlgorithmType,
         (alpha_s, sigma_s): (f64, f64),
@@ -177,6 +181,7 @@ impl Integral {
 
 #[cfg(test)]
 mod tests {
+    use super::super::unit_power::alpha_sigma;
     use super::*;
 
     #[test]
@@ -184,7 +189,7 @@ mod tests {
         for (_, algorithm) in AlgorithmType::WORDS {
             let (from, to) = (3.0, 0.8);
             let ((alpha_s, sigma_s), (alpha_t, sigma_t)) = (alpha_sigma(from), alpha_sigma(to));
-            let step = Integral::new(*algorithm, from, to).expect("a step");
+            let step = Integral::between(*algorithm, alpha_sigma(from), alpha_sigma(to)).expect("a step");
             // A sample of picture 1 and noise 0 (or the other way round, where the noise is integrated) stays one.
             let (picture, noise) = if algorithm.of_noise { (0.0, step.output) } else { (step.output, 0.0) };
             assert!((step.sample * alpha_s + picture - alpha_t).abs() < 1e-12, "{algorithm:?}");
@@ -196,6 +201,6 @@ mod tests {
 
     #[test]
     fn a_step_of_no_length_is_none() {
-        assert!(Integral::new(AlgorithmType::DEFAULT, 1.0, 1.0).is_none());
+        assert!(Integral::between(AlgorithmType::DEFAULT, alpha_sigma(1.0), alpha_sigma(1.0)).is_none());
     }
 }

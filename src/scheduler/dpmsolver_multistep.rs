@@ -5,15 +5,15 @@
 
 use super::clipping::{self, Clipping};
 use super::dpmsolver::{self, Integral, Settings, SolverType};
-use super::fields::{Fields, Neutral, wrong};
+use super::fields::{Fields, wrong};
+use super::lambda_levels::{self, Levels, Rules};
 use super::multistep::{Multistep, Weights};
-use super::noising;
+use super::noising::{Mixing, lambda_step};
 use super::registry::{Algorithm, Takes, Variant};
 use super::request::ScheduleRequest;
-use super::schedule::{Numbers, Schedule};
+use super::schedule::Schedule;
 use super::sigmas::{self, FinalSigmas};
-use super::unit_power::{self, Rules, alpha_sigma};
-use super::{betas, timesteps};
+use super::{betas, flow_shift, timesteps};
 use crate::error::Result;
 
 pub(super) static ALGORITHM: Algorithm = Algorithm {
@@ -47,17 +47,12 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
         sigmas::FINAL,
         clipping::FIELDS,
         dpmsolver::FIELDS,
-        &["euler_at_final"],
+        lambda_levels::FLOW,
+        flow_shift::DYNAMIC,
+        &["euler_at_final", "use_lu_lambdas"],
     ],
     defaults: &[],
-    neutral: &[
-        ("use_lu_lambdas", Neutral::Off),
-        ("use_flow_sigmas", Neutral::Off),
-        ("use_dynamic_shifting", Neutral::Off),
-        // These two mean something only with flow sigmas and dynamic shifting, which are refused above.
-        ("flow_shift", Neutral::Any),
-        ("time_shift_type", Neutral::Any),
-    ],
+    neutral: &[],
     takes: Takes::TIMESTEPS,
     build,
 };
@@ -65,21 +60,23 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
 fn build(fields: &Fields, request: &ScheduleRequest) -> Result<Schedule> {
     let solution = Solution::read(fields)?;
     let settings = &solution.settings;
-    let rules =
-        Rules { last: settings.final_sigmas, ends_at_own_least: false, rounds_karras: !betas::are_squaredcos(fields)? };
-    let (timesteps, sigmas) = unit_power::levels(fields, rules, request)?;
-    let begin = request.begin(timesteps.len())?;
+    let rules = Rules {
+        last: settings.final_sigmas,
+        ends_at_own_least: false,
+        rounds_karras: !betas::are_squaredcos(fields)?,
+        is_unipc: false,
+    };
+    let levels = Levels::read(fields, rules, request)?;
+    let weights = |i: usize| solution.weights(&levels.sigmas, i, levels.begin, levels.mixing);
     let solver = Multistep {
-        readings: sigmas[..timesteps.len()].iter().map(|sigma| settings.reading(*sigma)).collect(),
-        weights: (0..timesteps.len()).map(|i| solution.weights(&sigmas, i, begin, alpha_sigma)).collect(),
+        readings: settings.readings(&levels),
+        weights: (0..levels.timesteps.len()).map(weights).collect(),
         remembered: settings.order - 1,
         draws: settings.algorithm.sde,
         input_scales: None,
         clipping: Clipping::read(fields, None)?,
     };
-    let noising = noising::of_levels(&sigmas, alpha_sigma);
-    let numbers = Numbers { timesteps, sigmas: Some(sigmas), init_noise_sigma: 1.0, noising, begin };
-    Ok(Schedule::new(ALGORITHM.class_name, numbers, solver))
+    Ok(Schedule::new(ALGORITHM.class_name, levels.numbers(), solver))
 }
 
 /// The fields that choose between forms of the algorithm.
@@ -121,18 +118,12 @@ impl Solution {
     }
 
     /// Returns the weights of step `i`, from level `sigmas[i]` to `sigmas[i + 1]`, of samples that are as much picture and
-    /// noise as `alpha_sigma` says of their level; nothing is known of steps before `begin`.
-    pub(super) fn weights(
-        &self,
-        sigmas: &[f64],
-        i: usize,
-        begin: usize,
-        alpha_sigma: fn(f64) -> (f64, f64),
-    ) -> Weights {
-        let (from, to) = (alpha_sigma(sigmas[i]), alpha_sigma(sigmas[i + 1]));
+    /// noise as `mixing` says of their level; nothing is known of steps before `begin`.
+    pub(super) fn weights(&self, sigmas: &[f64], i: usize, begin: usize, mixing: Mixing) -> Weights {
+        let (from, to) = (mixing(sigmas[i]), mixing(sigmas[i + 1]));
         let Some(step) = Integral::between(self.settings.algorithm, from, to) else { return Weights::STAY };
         let order = self.order_of(i, sigmas.len() - 1, begin);
-        let (d1, d2) = differences(order, step.h, |back| sigmas[i - back].ln() - sigmas[i + 1 - back].ln());
+        let (d1, d2) = differences(order, step.h, |back| lambda_step(mixing, sigmas[i - back], sigmas[i + 1 - back]));
         let midpoint = order == 2 && self.settings.solver == SolverType::Midpoint;
         let c1 = if midpoint { step.midpoint } else { step.first };
         let mut outputs = [step.output, 0.0, 0.0];
@@ -164,6 +155,7 @@ fn differences(order: usize, h: f64, step: impl Fn(usize) -> f64) -> ([f64; 3], 
 mod tests {
     use super::super::dpmsolver::AlgorithmType;
     use super::super::prediction::PredictionType;
+    use super::super::unit_power::alpha_sigma;
     use super::*;
 
     fn solution(order: usize, solver: SolverType, final_sigmas: FinalSigmas) -> Solution {

@@ -3,17 +3,18 @@
 
 use ndarray::{Array3, ArrayView3};
 
-use super::betas;
 use super::clipping::{self, Clipping};
 use super::dpmsolver::{self, Integral, Settings, SolverType};
-use super::fields::{Fields, Neutral, wrong};
-use super::noising;
+use super::fields::{Fields, wrong};
+use super::lambda_levels::{self, Levels, Rules};
+use super::noising::lambda_step;
 use super::prediction::weighted_sum;
 use super::registry::{Algorithm, Takes, Variant};
 use super::request::ScheduleRequest;
-use super::schedule::{Numbers, Schedule, Solver};
+use super::schedule::{Schedule, Solver};
 use super::sigmas::{self, FinalSigmas};
-use super::unit_power::{self, Reading, Rules, alpha_sigma};
+use super::unit_power::Reading;
+use super::{betas, flow_shift};
 use crate::error::Result;
 use crate::noise::Noise;
 
@@ -28,14 +29,17 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
             overrides: &[("use_karras_sigmas", "true")],
         },
     ],
-    honoured: &[betas::FIELDS, sigmas::SPACING, sigmas::FINAL, clipping::FIELDS, dpmsolver::FIELDS],
-    defaults: &[],
-    neutral: &[
-        ("use_flow_sigmas", Neutral::Off),
-        ("use_dynamic_shifting", Neutral::Off),
-        ("flow_shift", Neutral::Any),
-        ("time_shift_type", Neutral::Any),
+    honoured: &[
+        betas::FIELDS,
+        sigmas::SPACING,
+        sigmas::FINAL,
+        clipping::FIELDS,
+        dpmsolver::FIELDS,
+        lambda_levels::FLOW,
+        flow_shift::DYNAMIC,
     ],
+    defaults: &[],
+    neutral: &[],
     takes: Takes::TIMESTEPS,
     build,
 };
@@ -46,22 +50,18 @@ fn build(fields: &Fields, request: &ScheduleRequest) -> Result<Schedule> {
         // diffusers' weights of the second difference are wrong, as in the multistep form.
         return Err(wrong("`solver_order` cannot be `3` with an `algorithm_type` of the SDE").hint("use 1 or 2"));
     }
-    let rules = Rules { last: settings.final_sigmas, ends_at_own_least: false, rounds_karras: true };
-    let (timesteps, sigmas) = unit_power::levels(fields, rules, request)?;
-    let orders = orders(&settings, fields.flag("lower_order_final", false)?, timesteps.len());
-    let begin = request.begin(timesteps.len())?;
+    let rules = Rules { last: settings.final_sigmas, ends_at_own_least: false, rounds_karras: true, is_unipc: false };
+    let levels = Levels::read(fields, rules, request)?;
+    let orders = orders(&settings, fields.flag("lower_order_final", false)?, levels.timesteps.len());
     // A block that was begun part-way is shorter.
-    let order = |i: usize| orders[i].min(i.saturating_sub(begin) + 1);
-    let step = |i: usize| Step::new(&settings, &sigmas, i, order(i));
+    let order = |i: usize| orders[i].min(i.saturating_sub(levels.begin) + 1);
     let solver = DpmSolverSinglestep {
-        readings: sigmas[..timesteps.len()].iter().map(|sigma| settings.reading(*sigma)).collect(),
-        steps: (0..timesteps.len()).map(step).collect(),
+        readings: settings.readings(&levels),
+        steps: (0..orders.len()).map(|i| Step::new(&settings, &levels, i, order(i))).collect(),
         draws: settings.algorithm.sde,
         clipping: Clipping::read(fields, None)?,
     };
-    let noising = noising::of_levels(&sigmas, alpha_sigma);
-    let numbers = Numbers { timesteps, sigmas: Some(sigmas), init_noise_sigma: 1.0, noising, begin };
-    Ok(Schedule::new(ALGORITHM.class_name, numbers, solver))
+    Ok(Schedule::new(ALGORITHM.class_name, levels.numbers(), solver))
 }
 
 /// Returns the order of every step: 1, 2, …, `solver_order`, again and again; what is left at the end has lower orders
@@ -94,14 +94,15 @@ struct Step {
 }
 
 impl Step {
-    /// The step to `sigmas[i + 1]` of `order`, from the start of its block `order - 1` levels before `sigmas[i]`.
-    fn new(settings: &Settings, sigmas: &[f64], i: usize, order: usize) -> Self {
+    /// The step to level `i + 1` of `order`, from the start of its block `order - 1` levels before level `i`.
+    fn new(settings: &Settings, levels: &Levels, i: usize, order: usize) -> Self {
+        let (sigmas, mixing) = (&levels.sigmas, levels.mixing);
         let begin = i + 1 - order;
         let begins = order == 1;
-        let Some(step) = Integral::new(settings.algorithm, sigmas[begin], sigmas[i + 1]) else {
+        let Some(step) = Integral::between(settings.algorithm, mixing(sigmas[begin]), mixing(sigmas[i + 1])) else {
             return Step { begins, start: 1.0, outputs: [0.0; 3], noise: 0.0 };
         };
-        let ratio = |level: usize| (sigmas[begin].ln() - sigmas[level].ln()) / step.h;
+        let ratio = |level: usize| lambda_step(mixing, sigmas[begin], sigmas[level]) / step.h;
         let midpoint = settings.solver == SolverType::Midpoint;
         let outputs = match order {
             1 => [step.output, 0.0, 0.0],

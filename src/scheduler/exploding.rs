@@ -8,7 +8,7 @@ use super::clipping::Clipping;
 use super::fields::Fields;
 use super::noising;
 use super::prediction::PredictionType;
-use super::request::ScheduleRequest;
+use super::request::{ScheduleRequest, in_f32};
 use super::schedule::Numbers;
 use super::sigmas::{FinalSigmas, SigmaSpacing, TrainingSigmas};
 use super::timesteps::{Spacing, TimestepSpacing};
@@ -35,7 +35,7 @@ impl Exploding {
         let alphas_cumprod = positive_alphas_cumprod(fields)?;
         let training = TrainingSigmas::new(&alphas_cumprod)?;
         let spacing = Spacing::read(fields, TimestepSpacing::Linspace, alphas_cumprod.len())?;
-        let (timesteps, sigmas) = if let Some(sigmas) = request.own_sigmas()? {
+        let (timesteps, sigmas) = if let Some(sigmas) = request.own_sigmas()?.map(in_f32) {
             (training.timesteps_of(&sigmas[..sigmas.len() - 1]), sigmas)
         } else {
             let timesteps = match request.own_timesteps(alphas_cumprod.len())? {

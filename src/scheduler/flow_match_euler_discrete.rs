@@ -8,7 +8,7 @@ use ndarray::{Array3, ArrayView3, Zip};
 use super::fields::{Fields, Neutral};
 use super::flow_shift::{self, Shift};
 use super::registry::{Algorithm, Takes, Variant};
-use super::request::ScheduleRequest;
+use super::request::{ScheduleRequest, in_f32};
 use super::schedule::{Numbers, Schedule, Solver};
 use super::sigmas::SigmaSpacing;
 use super::{noising, sigmas};
@@ -58,10 +58,10 @@ fn build(fields: &Fields, request: &ScheduleRequest) -> Result<Schedule> {
 /// whatever becomes of their levels.
 fn levels(fields: &Fields, request: &ScheduleRequest) -> Result<(Vec<f64>, Vec<f64>)> {
     let (shift, train) = (Shift::read(fields, "shift", request)?, flow_shift::num_train_timesteps(fields)?);
-    let told = own_timesteps(request, train)?;
+    let told = own_timesteps(request, train)?.map(in_f32);
     let even = match (&told, flow_shift::own_sigmas(request)?) {
         (Some(timesteps), _) => timesteps.iter().map(|timestep| timestep / train).collect(),
-        (None, Some(sigmas)) => sigmas,
+        (None, Some(sigmas)) => in_f32(sigmas),
         (None, None) => even(shift, train, request.num_inference_steps)?,
     };
     let mut sigmas: Vec<f64> = even.into_iter().map(|sigma| shift.apply(sigma)).collect();

@@ -19,6 +19,7 @@ mod dpmsolver;
 mod exploding;
 mod fields;
 mod flow_shift;
+mod lambda_levels;
 mod multistep;
 mod noising;
 mod prediction;

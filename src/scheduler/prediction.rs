@@ -2,7 +2,7 @@
 
 use ndarray::{Array3, ArrayView3};
 
-use super::fields::{Choice, wrong};
+use super::fields::{Choice, Fields, wrong};
 use crate::error::Result;
 
 /// What the output of the network is an estimate of.
@@ -14,6 +14,9 @@ pub(super) enum PredictionType {
     VPrediction,
     /// The picture.
     Sample,
+    /// The flow: noise - picture, of a sample that is (1 - sigma) picture + sigma noise. Only classes with
+    /// `use_flow_sigmas` have it; see [`PredictionType::read_with_flow`].
+    Flow,
 }
 
 impl Choice for PredictionType {
@@ -47,7 +50,36 @@ pub(super) fn weighted_sum(terms: &[(f64, ArrayView3<'_, f32>)]) -> Array3<f32> 
     sum.mapv(|x| x as f32)
 }
 
+/// What a class with `use_flow_sigmas` can take.
+#[derive(Debug, Clone, Copy)]
+struct WithFlow(PredictionType);
+
+impl Choice for WithFlow {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("epsilon", WithFlow(PredictionType::Epsilon)),
+        ("v_prediction", WithFlow(PredictionType::VPrediction)),
+        ("sample", WithFlow(PredictionType::Sample)),
+        ("flow_prediction", WithFlow(PredictionType::Flow)),
+    ];
+}
+
 impl PredictionType {
+    /// Reads `prediction_type` with `use_flow_sigmas`, of a class that has both.
+    ///
+    /// # Errors
+    /// One of the two is about flow matching and the other is not: diffusers would read a sample of one kind as one of the
+    /// other.
+    pub(super) fn read_with_flow(fields: &Fields) -> Result<Self> {
+        let WithFlow(kind) = fields.choice("prediction_type", WithFlow(PredictionType::Epsilon))?;
+        match (fields.flag("use_flow_sigmas", false)?, kind == PredictionType::Flow) {
+            (true, false) => Err(wrong("`use_flow_sigmas` needs `prediction_type` `flow_prediction`")
+                .hint("set both for a model of flow matching, and neither for another")),
+            (false, true) => Err(wrong("`prediction_type` `flow_prediction` needs `use_flow_sigmas`")
+                .hint("set both for a model of flow matching, or use `flow_euler`")),
+            _ => Ok(kind),
+        }
+    }
+
     /// Refuses to predict noise where nothing of the picture is left to subtract it from.
     ///
     /// # Errors
@@ -69,6 +101,7 @@ impl PredictionType {
                 Mix { sample: alpha / power, model_output: -sigma / power.sqrt() }
             }
             PredictionType::Sample => Mix { sample: 0.0, model_output: 1.0 },
+            PredictionType::Flow => Mix { sample: 1.0, model_output: -sigma },
         }
     }
 
@@ -78,6 +111,7 @@ impl PredictionType {
             PredictionType::Epsilon => Mix { sample: 0.0, model_output: 1.0 },
             PredictionType::VPrediction => Mix { sample: sigma, model_output: alpha },
             PredictionType::Sample => Mix { sample: 1.0 / sigma, model_output: -alpha / sigma },
+            PredictionType::Flow => Mix { sample: 1.0, model_output: alpha },
         }
     }
 }
@@ -93,8 +127,18 @@ mod tests {
             PredictionType::Epsilon => noise,
             PredictionType::VPrediction => (alpha * noise - sigma * picture) / scale,
             PredictionType::Sample => picture,
+            PredictionType::Flow => noise - picture,
         };
         ((alpha * picture + sigma * noise) as f32, output as f32)
+    }
+
+    #[test]
+    fn flow_finds_the_picture_and_the_noise() {
+        let (picture, noise, sigma) = (0.7, -1.3, 0.4);
+        let (sample, output) = (0.6 * picture + sigma * noise, noise - picture);
+        let read = |mix: Mix| mix.sample * sample + mix.model_output * output;
+        assert!((read(PredictionType::Flow.original(0.6, sigma)) - picture).abs() < 1e-12);
+        assert!((read(PredictionType::Flow.epsilon(0.6, sigma)) - noise).abs() < 1e-12);
     }
 
     #[test]

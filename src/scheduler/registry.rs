@@ -62,6 +62,7 @@ pub(super) struct Takes {
 impl Takes {
     pub(super) const NEITHER: Takes = Takes { timesteps: false, sigmas: false };
     pub(super) const TIMESTEPS: Takes = Takes { timesteps: true, sigmas: false };
+    pub(super) const SIGMAS: Takes = Takes { timesteps: false, sigmas: true };
     pub(super) const BOTH: Takes = Takes { timesteps: true, sigmas: true };
 }
 
@@ -128,6 +129,13 @@ pub(super) fn find_class(class_name: &str) -> Option<&'static Algorithm> {
 pub(super) fn which(take: impl Fn(Takes) -> bool) -> String {
     let taking = ALGORITHMS.iter().filter(|algorithm| take(algorithm.takes));
     taking.map(|algorithm| algorithm.variants[0].canonical).collect::<Vec<_>>().join(", ")
+}
+
+/// Returns the names of the algorithms for models of flow matching, the plain variant of each.
+pub(super) fn which_flow() -> String {
+    let flow =
+        |algorithm: &&&Algorithm| algorithm.class_name.starts_with("FlowMatch") || algorithm.knows("use_flow_sigmas");
+    ALGORITHMS.iter().filter(flow).map(|algorithm| algorithm.variants[0].canonical).collect::<Vec<_>>().join(", ")
 }
 
 /// Returns whether any algorithm knows a field of this name.

@@ -79,7 +79,7 @@ impl ScheduleRequest {
         self.checked("sigmas", &self.sigmas, inside, hint)
     }
 
-    /// Returns `values` as diffusers keeps them, in f32, if they fall and are `inside` their range.
+    /// Returns `values` if they fall and are `inside` their range.
     pub(super) fn checked(
         &self,
         what: &'static str,
@@ -89,7 +89,7 @@ impl ScheduleRequest {
     ) -> Result<Option<Vec<f64>>> {
         let Some(values) = values else { return Ok(None) };
         if inside(values) && values.windows(2).all(|pair| pair[1] < pair[0]) {
-            return Ok(Some(values.iter().map(|value| f64::from(*value as f32)).collect()));
+            return Ok(Some(values.clone()));
         }
         Err(Error::new(ErrorKind::Usage, what, format!("`{what}` cannot be these {} numbers", values.len())).hint(hint))
     }
@@ -124,6 +124,11 @@ impl ScheduleRequest {
         Err(wrong(format!("`strength` `{strength}` leaves none of {n} steps"))
             .hint(format!("use more than {:.3}, or more steps", 1.0 / n as f64)))
     }
+}
+
+/// Returns `values` as those classes keep them that take them in f32.
+pub(super) fn in_f32(values: Vec<f64>) -> Vec<f64> {
+    values.into_iter().map(|value| f64::from(value as f32)).collect()
 }
 
 #[cfg(test)]

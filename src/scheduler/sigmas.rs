@@ -21,6 +21,9 @@ pub(super) enum SigmaSpacing {
     Karras,
     /// Even in log sigma.
     Exponential,
+    /// Even in lambda = -log sigma, between the ends of training whatever the config says of others (Lu et al. 2022, arXiv
+    /// 2206.00927, section 3.4).
+    Lu,
     /// Quantiles of the beta distribution with both parameters 0.6 (Lee et al. 2024, arXiv 2407.12173).
     Beta,
 }
@@ -61,8 +64,10 @@ impl SigmaSpacing {
     /// Returns `n` levels of this spacing from the config's `sigma_max` down to its `sigma_min`, or where it has none,
     /// from `ends.0` to `ends.1`; `None` for [`SigmaSpacing::Timesteps`], which has no formula of its own.
     pub(super) fn levels(self, fields: &Fields, ends: (f64, f64), n: usize) -> Result<Option<Vec<f64>>> {
-        let sigma_max = fields.number("sigma_max", ends.0)?;
-        let sigma_min = fields.number("sigma_min", ends.1)?;
+        let (sigma_max, sigma_min) = match self {
+            SigmaSpacing::Lu => ends,
+            _ => (fields.number("sigma_max", ends.0)?, fields.number("sigma_min", ends.1)?),
+        };
         if self == SigmaSpacing::Timesteps {
             return Ok(None);
         }
@@ -84,9 +89,8 @@ impl SigmaSpacing {
             return Ok(());
         }
         let message = "`timesteps` cannot be given where the config spaces the noise levels";
-        Err(Error::new(ErrorKind::Usage, "timesteps", message).hint(
-            "use a scheduler without `karras` in its name, and without `use_exponential_sigmas` and `use_beta_sigmas`",
-        ))
+        Err(Error::new(ErrorKind::Usage, "timesteps", message)
+            .hint("use a scheduler without `karras` in its name and without `use_exponential_sigmas` and its like"))
     }
 
     fn between(self, sigma_max: f64, sigma_min: f64, n: usize) -> Vec<f64> {
@@ -102,8 +106,10 @@ impl SigmaSpacing {
                 let quantile = |r: f64| beta_distribution::quantile(1.0 - r);
                 ramp.map(|r| sigma_min + quantile(r) * (sigma_max - sigma_min)).collect()
             }
-            SigmaSpacing::Timesteps | SigmaSpacing::Exponential => {
-                let (from, to) = (sigma_max.ln(), sigma_min.ln());
+            SigmaSpacing::Timesteps | SigmaSpacing::Exponential | SigmaSpacing::Lu => {
+                // Lu's logarithms are those of diffusers' f32 table, so that the ends have its first and last timestep.
+                let log = |sigma: f64| if self == SigmaSpacing::Lu { f64::from(sigma.ln() as f32) } else { sigma.ln() };
+                let (from, to) = (log(sigma_max), log(sigma_min));
                 ramp.map(|r| (from + r * (to - from)).exp()).collect()
             }
         }

@@ -6,14 +6,15 @@ use ndarray::{Array3, ArrayView3};
 use super::clipping::{self, Clipping};
 use super::dpmsolver::order;
 use super::fields::{Choice, Fields, Neutral, wrong};
-use super::noising;
+use super::lambda_levels::{self, Levels, Rules};
+use super::noising::lambda_step;
 use super::prediction::{PredictionType, weighted_sum};
 use super::registry::{Algorithm, Takes, Variant};
 use super::request::ScheduleRequest;
-use super::schedule::{Numbers, Schedule, Solver};
+use super::schedule::{Schedule, Solver};
 use super::sigmas::{self, FinalSigmas};
-use super::unit_power::{self, Reading, Rules, alpha_sigma};
-use super::{betas, timesteps};
+use super::unit_power::Reading;
+use super::{betas, flow_shift, timesteps};
 use crate::error::Result;
 use crate::noise::Noise;
 
@@ -35,18 +36,21 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
         sigmas::SPACING,
         sigmas::FINAL,
         clipping::FIELDS,
-        &["prediction_type", "solver_order", "solver_type", "lower_order_final", "predict_x0", "disable_corrector"],
+        lambda_levels::FLOW,
+        flow_shift::DYNAMIC,
+        &[
+            "shift_terminal",
+            "prediction_type",
+            "solver_order",
+            "solver_type",
+            "lower_order_final",
+            "predict_x0",
+            "disable_corrector",
+        ],
     ],
     defaults: &[],
-    neutral: &[
-        ("solver_p", Neutral::Off),
-        ("use_flow_sigmas", Neutral::Off),
-        ("use_dynamic_shifting", Neutral::Off),
-        ("flow_shift", Neutral::Any),
-        ("time_shift_type", Neutral::Any),
-        ("shift_terminal", Neutral::Off),
-    ],
-    takes: Takes::NEITHER,
+    neutral: &[("solver_p", Neutral::Off)],
+    takes: Takes::SIGMAS,
     build,
 };
 
@@ -77,14 +81,17 @@ fn build(fields: &Fields, request: &ScheduleRequest) -> Result<Schedule> {
     }
     let lower_order_final = fields.flag("lower_order_final", true)?;
     let uncorrected = fields.numbers("disable_corrector")?.unwrap_or_default();
-    let rules = Rules { last, ends_at_own_least: true, rounds_karras: true };
-    let (timesteps, sigmas) = unit_power::levels(fields, rules, request)?;
-    let prediction_type = fields.choice("prediction_type", PredictionType::Epsilon)?;
-    let n = timesteps.len();
-    let begin = request.begin(n)?;
+    let prediction_type = PredictionType::read_with_flow(fields)?;
+    if !form.predict_x0 && prediction_type == PredictionType::Flow {
+        // diffusers does not have it either.
+        return Err(wrong("`predict_x0` `false` cannot have `prediction_type` `flow_prediction`").hint("leave it out"));
+    }
+    let rules = Rules { last, ends_at_own_least: true, rounds_karras: true, is_unipc: true };
+    let levels = Levels::read(fields, rules, request)?;
+    let (n, begin) = (levels.timesteps.len(), levels.begin);
     let order_of = |i: usize| {
         // A step to zero is infinitely long in lambda: only the first order has a limit there.
-        let left = if sigmas[i + 1] == 0.0 {
+        let left = if levels.sigmas[i + 1] == 0.0 {
             1
         } else if lower_order_final {
             n - i
@@ -96,15 +103,13 @@ fn build(fields: &Fields, request: &ScheduleRequest) -> Result<Schedule> {
     let read = if form.predict_x0 { Reading::picture } else { Reading::noise };
     let corrects = |i: usize| i > begin && !uncorrected.contains(&(i as f64 - 1.0));
     let solver = UniPcMultistep {
-        readings: sigmas[..n].iter().map(|sigma| read(prediction_type, *sigma)).collect(),
-        predictors: (0..n).map(|i| form.predictor(&sigmas, i, order_of(i))).collect(),
-        correctors: (0..n).map(|i| corrects(i).then(|| form.corrector(&sigmas, i, order_of(i - 1)))).collect(),
+        readings: levels.sigmas[..n].iter().map(|sigma| read(prediction_type, levels.mixing, *sigma)).collect(),
+        predictors: (0..n).map(|i| form.predictor(&levels, i, order_of(i))).collect(),
+        correctors: (0..n).map(|i| corrects(i).then(|| form.corrector(&levels, i, order_of(i - 1)))).collect(),
         remembered: order,
         clipping: Clipping::read(fields, None)?,
     };
-    let noising = noising::of_levels(&sigmas, alpha_sigma);
-    let numbers = Numbers { timesteps, sigmas: Some(sigmas), init_noise_sigma: 1.0, noising, begin };
-    Ok(Schedule::new(ALGORITHM.class_name, numbers, solver))
+    Ok(Schedule::new(ALGORITHM.class_name, levels.numbers(), solver))
 }
 
 /// Weights of the sample at the start of a step and of the outputs, newest first.
@@ -122,9 +127,9 @@ struct Form {
 }
 
 impl Form {
-    /// The step from `sigmas[i]` to `sigmas[i + 1]`, from the outputs at the last `order` levels (algorithm 2).
-    fn predictor(self, sigmas: &[f64], i: usize, order: usize) -> Weights {
-        let Some(step) = Stretch::new(self, sigmas, i, order) else {
+    /// The step from level `i` to level `i + 1`, from the outputs at the last `order` levels (algorithm 2).
+    fn predictor(self, levels: &Levels, i: usize, order: usize) -> Weights {
+        let Some(step) = Stretch::new(self, levels, i, order) else {
             return Weights { sample: 1.0, outputs: vec![0.0; order] };
         };
         let rhos = match order {
@@ -136,10 +141,10 @@ impl Form {
         step.weights(&rhos)
     }
 
-    /// The step from `sigmas[i - 1]` to `sigmas[i]` once more, now that the output at its end is known, which is the
+    /// The step from level `i - 1` to level `i` once more, now that the output at its end is known, which is the
     /// newest (algorithm 1).
-    fn corrector(self, sigmas: &[f64], i: usize, order: usize) -> Weights {
-        let Some(step) = Stretch::new(self, sigmas, i - 1, order) else {
+    fn corrector(self, levels: &Levels, i: usize, order: usize) -> Weights {
+        let Some(step) = Stretch::new(self, levels, i - 1, order) else {
             return Weights { sample: 1.0, outputs: vec![0.0; order + 1] };
         };
         let mut rhos = if order == 1 { vec![0.5] } else { step.solve(order) };
@@ -164,14 +169,15 @@ struct Stretch {
 }
 
 impl Stretch {
-    /// The step from `sigmas[i]` to the next level; `None` where it has no length.
-    fn new(form: Form, sigmas: &[f64], i: usize, order: usize) -> Option<Self> {
-        let lambda = |level: usize| -sigmas[level].ln();
-        let h = lambda(i + 1) - lambda(i);
+    /// The step from level `i` to the next level; `None` where it has no length.
+    fn new(form: Form, levels: &Levels, i: usize, order: usize) -> Option<Self> {
+        let between = |from: usize, to: usize| lambda_step(levels.mixing, levels.sigmas[from], levels.sigmas[to]);
+        let h = between(i, i + 1);
         if h <= 0.0 {
             return None;
         }
-        let ((alpha_s, sigma_s), (alpha_t, sigma_t)) = (alpha_sigma(sigmas[i]), alpha_sigma(sigmas[i + 1]));
+        let at = |level: usize| (levels.mixing)(levels.sigmas[level]);
+        let ((alpha_s, sigma_s), (alpha_t, sigma_t)) = (at(i), at(i + 1));
         let (sample, factor, hh) =
             if form.predict_x0 { (sigma_t / sigma_s, -alpha_t, -h) } else { (alpha_t / alpha_s, -sigma_t, h) };
         let h_phi_1 = hh.exp_m1();
@@ -184,7 +190,7 @@ impl Stretch {
             factorial *= (k + 1) as f64;
             h_phi_k = h_phi_k / hh - 1.0 / factorial;
         }
-        let earlier = (1..order).map(|back| (lambda(i - back) - lambda(i)) / h);
+        let earlier = (1..order).map(|back| between(i, i - back) / h);
         let ratios = earlier.chain([1.0]).collect();
         Some(Stretch { sample, output: factor * h_phi_1, scale: factor * b_h, ratios, moments })
     }
@@ -263,19 +269,24 @@ impl Solver for UniPcMultistep {
 
 #[cfg(test)]
 mod tests {
+    use super::super::noising::{self, Mixing};
+    use super::super::unit_power::alpha_sigma;
     use super::*;
 
     #[test]
     fn a_constant_picture_is_reached_whatever_the_order() {
-        let sigmas = [14.6, 6.0, 2.0, 0.7, 0.2];
-        for (solver, order) in [(SolverType::Bh1, 3), (SolverType::Bh2, 1), (SolverType::Bh2, 2), (SolverType::Bh2, 3)]
-        {
-            let form = Form { solver, predict_x0: true };
-            let (from, to) = (alpha_sigma(sigmas[2]), alpha_sigma(sigmas[3]));
-            for weights in [form.predictor(&sigmas, 2, order), form.corrector(&sigmas, 3, order)] {
-                let picture = weights.sample * from.0 + weights.outputs.iter().sum::<f64>();
-                assert!((picture - to.0).abs() < 1e-12, "{solver:?} {order}");
-                assert!((weights.sample * from.1 - to.1).abs() < 1e-12);
+        let forms = [(SolverType::Bh1, 3), (SolverType::Bh2, 1), (SolverType::Bh2, 2), (SolverType::Bh2, 3)];
+        let flow: (Mixing, _) = (noising::flow, vec![0.99, 0.8, 0.6, 0.3, 0.1]);
+        for (mixing, sigmas) in [(alpha_sigma as Mixing, vec![14.6, 6.0, 2.0, 0.7, 0.2]), flow] {
+            let levels = Levels { timesteps: vec![0.0; 4], sigmas, mixing, begin: 0 };
+            let (from, to) = (mixing(levels.sigmas[2]), mixing(levels.sigmas[3]));
+            for (solver, order) in forms {
+                let form = Form { solver, predict_x0: true };
+                for weights in [form.predictor(&levels, 2, order), form.corrector(&levels, 3, order)] {
+                    let picture = weights.sample * from.0 + weights.outputs.iter().sum::<f64>();
+                    assert!((picture - to.0).abs() < 1e-12, "{solver:?} {order}");
+                    assert!((weights.sample * from.1 - to.1).abs() < 1e-12);
+                }
             }
         }
     }

@@ -274,6 +274,39 @@ def integrates_noise(scheduler):
             or config.get("algorithm_type") in ("dpmsolver", "sde-dpmsolver"))
 
 
+def flow_family_configs():
+    """Flow matching in the classes that step in lambda, and Lu's levels."""
+    multi, single, deis, unipc = (f"{name}Scheduler" for name in (
+        "DPMSolverMultistep", "DPMSolverSinglestep", "DEISMultistep", "UniPCMultistep"))
+    flow = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+    dynamic = {**flow, "use_dynamic_shifting": True}
+    for name in (multi, single, deis, unipc):
+        for order in (1, 2, 3):
+            for shift in (1.0, 3.0):
+                own = {**flow, "solver_order": order, "flow_shift": shift}
+                yield name, {}, own, 0.0, {}
+            yield name, {}, own, 0.0, {"strength": 0.55}
+        yield name, {}, {**flow, "thresholding": True, "sample_max_value": 1.5, "flow_shift": 2.0}, 0.0, {}
+        yield name, {}, dynamic, 0.0, {"image_seq_len": 2304}
+        yield name, {}, {**dynamic, "max_shift": 1.6}, 0.0, {"image_seq_len": 4096, "strength": 0.8}
+    yield multi, {}, {**flow, "solver_type": "heun", "flow_shift": 3.0}, 0.0, {}
+    yield multi, {}, {**flow, "algorithm_type": "sde-dpmsolver++", "flow_shift": 3.0}, 0.0, {}
+    yield multi, {}, {**flow, "euler_at_final": True, "solver_order": 3, "num_train_timesteps": 500}, 0.0, {}
+    for own in ({"solver_type": "bh1"}, {"final_sigmas_type": "sigma_min"}, {"shift_terminal": 0.1},
+                {"use_karras_sigmas": True, "final_sigmas_type": "sigma_min", "sigma_min": 0.002, "sigma_max": 80.0},
+                {"use_karras_sigmas": True}, {"disable_corrector": [0, 2]}):
+        yield unipc, {}, {**flow, "flow_shift": 3.0, **own}, 0.0, {}
+    for request in ({"sigmas": [1.0, 0.75, 0.5, 0.25]}, {"sigmas": [0.9, 0.6, 0.3, 0.1, 0.02], "strength": 0.8}):
+        yield unipc, {}, {**flow, "flow_shift": 3.0}, 0.0, request
+        yield unipc, {}, {**dynamic, "shift_terminal": 0.05}, 0.0, {**request, "image_seq_len": 1000}
+    v = {"prediction_type": "v_prediction"}
+    for betas in (SCALED, LINEAR, COSINE):
+        for order in (2, 3):
+            yield multi, betas, {"use_lu_lambdas": True, "solver_order": order, **v}, 0.0, {}
+    yield multi, SCALED, {"use_lu_lambdas": True, "use_karras_sigmas": True}, 0.0, {}
+    yield multi, SCALED, {"use_lu_lambdas": True, "final_sigmas_type": "sigma_min"}, 0.0, {"strength": 0.55}
+
+
 AYS_15, AYS_XL = ([float(t) for t in AysSchedules[f"StableDiffusion{kind}Timesteps"]] for kind in ("", "XL"))
 
 
@@ -328,7 +361,7 @@ def begin(scheduler, steps, strength):
     that of Stable Diffusion 3 and Flux round differently."""
     if strength is None:
         return 0
-    if type(scheduler).__name__.startswith("FlowMatch"):
+    if type(scheduler).__name__.startswith("FlowMatch") or scheduler.config.get("use_flow_sigmas"):
         t_start = int(max(steps - min(steps * strength, steps), 0))
     else:
         t_start = max(steps - min(int(steps * strength), steps), 0)
@@ -347,6 +380,8 @@ def set_timesteps(scheduler, steps, image_seq_len=None, **custom):
     if image_seq_len is not None:
         keys = ("base_image_seq_len", 256), ("max_image_seq_len", 4096), ("base_shift", 0.5), ("max_shift", 1.15)
         custom["mu"] = calculate_shift(image_seq_len, *(config.get(key, default) for key, default in keys))
+    if "sigmas" in custom:
+        custom["sigmas"] = np.array(custom["sigmas"])  # UniPC calculates with them as they are
     if "timesteps" in custom or "sigmas" in custom:
         scheduler.set_timesteps(**custom)
     else:
@@ -398,7 +433,7 @@ def step_counts(name, request):
         return [len(request["timesteps"])]
     if "sigmas" in request:
         # Flow matching's levels come without the final one.
-        return [len(request["sigmas"]) - (0 if name.startswith("FlowMatch") else 1)]
+        return [len(request["sigmas"]) - (1 if name == "EulerDiscreteScheduler" else 0)]
     return STRENGTH_STEPS if request else STEPS
 
 
@@ -408,7 +443,8 @@ def main():
     arrays, cases = [], []
     plain = ((*case, {}) for case in configs())
     part_way = ((*case, {"strength": strength}) for case in part_way_configs() for strength in STRENGTHS)
-    for name, betas, other, eta, request in chain(plain, part_way, custom_configs(), sized_configs()):
+    for name, betas, other, eta, request in chain(plain, part_way, custom_configs(), sized_configs(),
+                                                  flow_family_configs()):
         config = {**betas, **other}
         train = config.get("num_train_timesteps", 1000)
         kept, fresh = [], getattr(diffusers, name).from_config(config)
