@@ -5,6 +5,7 @@ mod embeddings;
 mod networks;
 mod pool;
 mod start;
+mod tiles;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,6 +16,7 @@ pub use embeddings::Embeddings;
 pub use networks::{TextEncoder, TimestepInput, Unet, VaeDecoder};
 pub use pool::{Departure, LanePool, Member, PromptEmbeds};
 pub use start::Starter;
+pub use tiles::{TiledVae, Tiling};
 
 use crate::error::Error;
 use crate::job::ImageTask;
