@@ -71,7 +71,7 @@ fn read_with(paths: &[PathBuf], options: Options) -> Result<Manifest> {
             recipe: &recipe(),
             resolve_scheduler: &resolve,
             read_levels: &|_, text, _| Ok(text.split(',').filter_map(|word| word.parse().ok()).collect()),
-            check_schedule: &|_| Ok(()),
+            check: &|_| Ok(()),
             options,
         },
     )

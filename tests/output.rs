@@ -41,6 +41,9 @@ fn fingerprint() -> RunFingerprint {
             num_images_per_prompt: 1,
         },
         noise: "torch-cpu".into(),
+        prompt_syntax: "plain".into(),
+        long_prompt: "truncate".into(),
+        vae_tiling: false,
         format: "imagefolder".into(),
         manifests: vec![ManifestPrint { path: "jobs/a.csv".into(), hash: "ff".into(), rows: 3 }],
     }

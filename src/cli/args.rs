@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::engine::PromptStyle;
 use crate::manifest::{self, MAX_FIELD};
 use crate::noise::NoiseKind;
 use crate::onnx::Device;
+use crate::prompt::{LongPrompt, PromptSyntax};
 use crate::run::logging::LogFormat;
-use crate::run::{DefaultFlags, JobOptions, Lanes, MaxFailed, RunOptions, ScheduleOptions};
+use crate::run::{DefaultFlags, JobOptions, Lanes, MaxFailed, RunOptions, ScheduleOptions, VaeTiling};
 
 /// Turns CSV manifests of prompts into folders of images, overnight, with exported ONNX graphs of latent diffusion models.
 #[derive(Debug, Parser)]
@@ -82,6 +84,14 @@ pub struct JobArgs {
     /// a CUDA generator (and A1111), or diffusers' ONNX pipelines.
     #[arg(long, default_value = "torch-cpu", env = "NIGHTSHIFT_NOISE", value_name = "KIND")]
     pub noise: NoiseKind,
+    /// How prompts are written: `plain`, or `a1111` with `(word:1.3)`, `[word]` and `BREAK`
+    #[arg(long, default_value = "plain", env = "NIGHTSHIFT_PROMPT_SYNTAX", value_name = "SYNTAX")]
+    pub prompt_syntax: PromptSyntax,
+    /// What becomes of prompts longer than the text encoder takes: `truncate`, `chunk` or `fail`
+    ///
+    /// `chunk` encodes them 75 tokens at a time, as A1111 does; `fail` makes them errors of their rows.
+    #[arg(long, default_value = "truncate", env = "NIGHTSHIFT_LONG_PROMPT", value_name = "WHAT")]
+    pub long_prompt: LongPrompt,
     /// Make at most N of the missing images, the first in manifest order
     #[arg(long, value_name = "N", env = "NIGHTSHIFT_LIMIT")]
     pub limit: Option<usize>,
@@ -189,6 +199,9 @@ pub struct RunArgs {
     /// After SIGTERM or Ctrl-C, finish the images that are under way if it takes no longer than this
     #[arg(long, value_name = "TIME", default_value = "8s", value_parser = humantime::parse_duration, env = "NIGHTSHIFT_DRAIN_TIMEOUT")]
     pub drain_timeout: Duration,
+    /// Decode large pictures in overlapping tiles: takes less memory, changes pixels a little
+    #[arg(long, default_value = "auto", value_enum, env = "NIGHTSHIFT_VAE_TILING")]
+    pub vae_tiling: VaeTiling,
     /// ONNX Runtime's shared library  [default: ORT_DYLIB_PATH, beside the executable, .ort/]
     #[arg(long, value_name = "FILE", env = "NIGHTSHIFT_ORT_LIB")]
     pub ort_lib: Option<PathBuf>,
@@ -306,6 +319,7 @@ impl JobArgs {
                 num_images_per_prompt: self.defaults.num_images_per_prompt,
             },
             reading: self.reading.into_options(),
+            prompts: PromptStyle { syntax: self.prompt_syntax, long: self.long_prompt },
             noise: self.noise,
             limit: self.limit,
             strict: self.strict,
@@ -340,6 +354,7 @@ impl RunArgs {
             max_runtime: self.max_runtime,
             drain_timeout: self.drain_timeout,
             ort_lib: self.ort_lib,
+            vae_tiling: self.vae_tiling,
             contact_sheet: self.contact_sheet,
         }
     }

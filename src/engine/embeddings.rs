@@ -10,7 +10,7 @@ use super::networks::{Encoded, TextEncoder};
 use crate::error::Result;
 use crate::job::ImageTask;
 use crate::plan::Plan;
-use crate::prompt::PromptTokenizer;
+use crate::prompt::{Chunks, LongPrompt, PromptSyntax, PromptTokenizer, Segment, emphasize};
 use crate::recipe::{HiddenUse, Recipe, TextRole};
 
 /// Texts per call of a text encoder.
@@ -24,17 +24,28 @@ pub struct TextPart<'a> {
     pub tokenizer: &'a PromptTokenizer,
 }
 
-/// What is encoded together: one text an encoder, and the layers that are skipped.
+/// How prompts are read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PromptStyle {
+    /// How they are written.
+    pub syntax: PromptSyntax,
+    /// What becomes of long ones.
+    pub long: LongPrompt,
+}
+
+/// What is encoded together: one text an encoder, the layers that are skipped, the chunks that it is filled up to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Texts<'a> {
     texts: Vec<&'a str>,
     clip_skip: u32,
+    chunks: usize,
 }
 
 /// The embeddings of the texts of one run.
 pub struct Embeddings<'a> {
     parts: Vec<TextPart<'a>>,
     recipe: &'a Recipe,
+    style: PromptStyle,
     /// Uses still to come of each text.
     uses: HashMap<Texts<'a>, u64>,
     cache: HashMap<Texts<'a>, Arc<TextEmbeds>>,
@@ -43,14 +54,15 @@ pub struct Embeddings<'a> {
 impl<'a> Embeddings<'a> {
     /// Returns an empty cache that knows from `plan` how often each text will be asked for. `parts` are the model's text
     /// encoders, as many as `recipe` has roles for.
-    pub fn new(parts: Vec<TextPart<'a>>, recipe: &'a Recipe, plan: &'a Plan) -> Self {
-        let mut uses = HashMap::new();
+    pub fn new(parts: Vec<TextPart<'a>>, recipe: &'a Recipe, style: PromptStyle, plan: &'a Plan) -> Self {
+        let mut embeddings = Embeddings { parts, recipe, style, uses: HashMap::new(), cache: HashMap::new() };
         for task in plan.buckets.iter().flat_map(|bucket| &bucket.tasks) {
-            for texts in needed(recipe, task) {
-                *uses.entry(texts).or_insert(0) += 1;
+            let (prompt, negative) = embeddings.needed(task);
+            for texts in std::iter::once(prompt).chain(negative) {
+                *embeddings.uses.entry(texts).or_insert(0) += 1;
             }
         }
-        Embeddings { parts, recipe, uses, cache: HashMap::new() }
+        embeddings
     }
 
     /// Encodes the texts of `tasks` that are not yet in the cache, many in one call.
@@ -59,7 +71,8 @@ impl<'a> Embeddings<'a> {
     /// Tokenizing or encoding fails for the batch; [`Embeddings::of`] then finds out whose text it is.
     pub fn prepare(&mut self, tasks: &'a [ImageTask]) -> Result<()> {
         let mut missing: Vec<Texts<'a>> = Vec::new();
-        for texts in tasks.iter().flat_map(|task| needed(self.recipe, task)) {
+        let needed = tasks.iter().map(|task| self.needed(task));
+        for texts in needed.flat_map(|(prompt, negative)| std::iter::once(prompt).chain(negative)) {
             if !self.cache.contains_key(&texts) && !missing.contains(&texts) {
                 missing.push(texts);
             }
@@ -75,15 +88,36 @@ impl<'a> Embeddings<'a> {
     /// # Errors
     /// Tokenizing or encoding one of its texts fails.
     pub fn of(&mut self, task: &'a ImageTask) -> Result<(Arc<TextEmbeds>, Option<Arc<TextEmbeds>>)> {
-        let prompt = self.take(prompt_texts(self.recipe, task))?;
-        if !task.job.do_classifier_free_guidance() {
-            return Ok((prompt, None));
-        }
-        let negative = match negative_texts(self.recipe, task) {
-            Some(texts) => self.take(texts)?,
-            None => Arc::new(prompt.zeros()),
+        let (prompt, negative) = self.needed(task);
+        let prompt = self.take(prompt)?;
+        let negative = match negative {
+            _ if !task.job.do_classifier_free_guidance() => None,
+            Some(texts) => Some(self.take(texts)?),
+            None => Some(Arc::new(prompt.zeros())),
         };
-        Ok((prompt, Some(negative)))
+        Ok((prompt, negative))
+    }
+
+    /// Returns what an image needs encoded: its prompt, and its negative prompt unless guidance is off or zeros stand for
+    /// it. Both have as many chunks, since guidance compares them.
+    fn needed(&self, task: &'a ImageTask) -> (Texts<'a>, Option<Texts<'a>>) {
+        let mut prompt = prompt_texts(self.recipe, task);
+        let guided = task.job.do_classifier_free_guidance();
+        let mut negative = guided.then(|| negative_texts(self.recipe, task)).flatten();
+        let all = std::iter::once(&prompt).chain(&negative);
+        let chunks = all.map(|texts| self.chunk_count(texts)).max().unwrap_or(1);
+        std::iter::once(&mut prompt).chain(&mut negative).for_each(|texts| texts.chunks = chunks);
+        (prompt, negative)
+    }
+
+    /// Returns how many chunks the longest of the texts takes. One that cannot be read fails when it is encoded.
+    fn chunk_count(&self, texts: &Texts<'a>) -> usize {
+        if self.style.long != LongPrompt::Chunk {
+            return 1;
+        }
+        let pairs = self.parts.iter().zip(&texts.texts);
+        let counts = pairs.filter_map(|(part, text)| Some(part.chunks(text, self.style).ok()?.ids.len()));
+        counts.max().unwrap_or(1)
     }
 
     fn take(&mut self, texts: Texts<'a>) -> Result<Arc<TextEmbeds>> {
@@ -103,10 +137,11 @@ impl<'a> Embeddings<'a> {
     fn encode(&mut self, all: &[Texts<'a>]) -> Result<()> {
         let mut encoded = Vec::with_capacity(self.parts.len());
         for (number, part) in self.parts.iter_mut().enumerate() {
-            encoded.push(part.encode(all.iter().map(|texts| texts.texts[number]), all[0].clip_skip)?);
+            encoded.push(part.encode(all, number, self.style)?);
         }
         for (row, texts) in all.iter().enumerate() {
-            let outputs = self.recipe.texts.iter().zip(&encoded).map(|(role, encoded)| Output::of(*role, encoded, row));
+            let outputs =
+                self.recipe.texts.iter().zip(&encoded).map(|(role, encoded)| Output::of(*role, &encoded[row]));
             self.cache.insert(texts.clone(), Arc::new(join(outputs.collect(), self.recipe.absent_sequence)));
         }
         Ok(())
@@ -114,12 +149,68 @@ impl<'a> Embeddings<'a> {
 }
 
 impl TextPart<'_> {
-    fn encode<'t>(&mut self, texts: impl Iterator<Item = &'t str>, clip_skip: u32) -> Result<Encoded> {
-        let rows = texts.map(|text| Ok(self.tokenizer.encode(text)?.input_ids)).collect::<Result<Vec<_>>>()?;
-        let sequence = rows.first().map_or(0, Vec::len);
-        let ids = Array2::from_shape_vec((rows.len(), sequence), rows.concat());
-        self.encoder.encode(ids.expect("every text has as many ids").view(), clip_skip)
+    /// Returns what the encoder gives for its text of each of `all`, which is number `number` there; one layer for all.
+    fn encode(&mut self, all: &[Texts<'_>], number: usize, style: PromptStyle) -> Result<Vec<EncodedText>> {
+        let mut chunked = Vec::with_capacity(all.len());
+        for texts in all {
+            let mut chunks = self.chunks(texts.texts[number], style)?;
+            if self.can_be_chunked() {
+                chunks.pad_to(texts.chunks, self.tokenizer);
+            }
+            chunked.push(chunks);
+        }
+        let rows: Vec<&Vec<i64>> = chunked.iter().flat_map(|chunks| &chunks.ids).collect();
+        let (count, sequence) = (rows.len(), self.tokenizer.model_max_length());
+        let ids: Vec<i64> = rows.into_iter().flatten().copied().collect();
+        let ids = Array2::from_shape_vec((count, sequence), ids).expect("every chunk has as many ids");
+        Ok(together(self.encoder.encode(ids.view(), all[0].clip_skip)?, &chunked))
     }
+
+    /// Returns the token ids of a text. T5 reads long texts as they are; only CLIP's are cut into chunks.
+    fn chunks(&self, text: &str, style: PromptStyle) -> Result<Chunks> {
+        let mut segments = style.syntax.parse(text)?;
+        if self.can_be_chunked() {
+            return Chunks::new(&segments, self.tokenizer, style.long);
+        }
+        segments.retain(|segment| *segment != Segment::Break);
+        let long = if style.long == LongPrompt::Chunk { LongPrompt::Truncate } else { style.long };
+        Chunks::new(&segments, self.tokenizer, long)
+    }
+
+    fn can_be_chunked(&self) -> bool {
+        self.tokenizer.starts() > 0
+    }
+}
+
+/// Joins what an encoder gave chunk by chunk: the hidden states of a text's chunks, weighed, one below the other; the pooled
+/// output of its first.
+fn together(encoded: Encoded, chunked: &[Chunks]) -> Vec<EncodedText> {
+    let mut first = 0;
+    let texts = chunked.iter().map(|chunks| {
+        let range = first..first + chunks.ids.len();
+        first = range.end;
+        let states = encoded.hidden_states.as_ref().map(|all| {
+            let weighed = range.clone().zip(&chunks.weights).map(|(row, weights)| {
+                let mut states = all.index_axis(Axis(0), row).to_owned();
+                if chunks.is_weighted() {
+                    emphasize(&mut states, weights);
+                }
+                states
+            });
+            below(&weighed.collect::<Vec<_>>())
+        });
+        EncodedText {
+            hidden_states: states,
+            pooled: encoded.pooled.as_ref().map(|all| all.row(range.start).to_owned()),
+        }
+    });
+    texts.collect()
+}
+
+/// What one encoder gave for one text.
+struct EncodedText {
+    hidden_states: Option<Array2<f32>>,
+    pooled: Option<Array1<f32>>,
 }
 
 impl TextEmbeds {
@@ -138,13 +229,11 @@ struct Output {
 }
 
 impl Output {
-    fn of(role: TextRole, encoded: &Encoded, row: usize) -> Self {
-        let hidden = encoded.hidden_states.as_ref().filter(|_| role.hidden != HiddenUse::Unused);
-        let pooled = encoded.pooled.as_ref().filter(|_| role.pooled);
+    fn of(role: TextRole, encoded: &EncodedText) -> Self {
         Output {
             sequence: role.hidden == HiddenUse::Sequence,
-            hidden_states: hidden.map(|all| all.index_axis(Axis(0), row).to_owned()),
-            pooled: pooled.map(|all| all.row(row).to_owned()),
+            hidden_states: encoded.hidden_states.clone().filter(|_| role.hidden != HiddenUse::Unused),
+            pooled: encoded.pooled.clone().filter(|_| role.pooled),
         }
     }
 }
@@ -187,7 +276,7 @@ fn below(parts: &[Array2<f32>]) -> Array2<f32> {
 fn prompt_texts<'a>(recipe: &Recipe, task: &'a ImageTask) -> Texts<'a> {
     let (job, more) = (&*task.job, &task.job.texts);
     let further = [&more.prompt_2, &more.prompt_3];
-    Texts { texts: one_each(recipe, &job.prompt, further), clip_skip: job.clip_skip }
+    Texts { texts: one_each(recipe, &job.prompt, further), clip_skip: job.clip_skip, chunks: 1 }
 }
 
 /// Returns the texts of an image's negative prompt, or `None` where zeros stand for it. Layers are skipped for the prompt
@@ -198,19 +287,12 @@ fn negative_texts<'a>(recipe: &Recipe, task: &'a ImageTask) -> Option<Texts<'a>>
         return None;
     }
     let further = [&more.negative_prompt_2, &more.negative_prompt_3];
-    Some(Texts { texts: one_each(recipe, &job.negative_prompt, further), clip_skip: 0 })
+    Some(Texts { texts: one_each(recipe, &job.negative_prompt, further), clip_skip: 0, chunks: 1 })
 }
 
 fn one_each<'a>(recipe: &Recipe, first: &'a str, further: [&'a Option<String>; 2]) -> Vec<&'a str> {
     let further = further.into_iter().map(|text| text.as_deref().unwrap_or(first));
     std::iter::once(first).chain(further).take(recipe.texts.len()).collect()
-}
-
-/// Returns all that an image needs encoded.
-fn needed<'a>(recipe: &Recipe, task: &'a ImageTask) -> impl Iterator<Item = Texts<'a>> + use<'a> {
-    let guided = task.job.do_classifier_free_guidance();
-    let negative = guided.then(|| negative_texts(recipe, task)).flatten();
-    std::iter::once(prompt_texts(recipe, task)).chain(negative)
 }
 
 #[cfg(test)]

@@ -8,18 +8,20 @@ mod member;
 mod networks;
 mod pool;
 mod start;
+mod tiles;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::{Sender, bounded};
 use image::RgbImage;
 
-pub use embeddings::{Embeddings, TextPart};
+pub use embeddings::{Embeddings, PromptStyle, TextPart};
 pub use images::{Images, ReadImage};
 pub use member::{Kept, Lane, Member, TextEmbeds};
 pub use networks::{Encoded, LatentDistribution, TextEncoder, TimestepInput, Unet, UnetInputs, VaeDecoder, VaeEncoder};
 pub use pool::{Departure, LanePool};
 pub use start::{Starter, schedule_request};
+pub use tiles::{TiledVae, Tiling};
 
 use crate::error::Error;
 use crate::job::ImageTask;

@@ -59,8 +59,8 @@ pub struct Rules<'a> {
     /// Returns the numbers of a cell of `timesteps` (or of `sigmas`, where the flag is not set) with the number of steps that
     /// the row asks for: a list with commas between them, or the name of a table.
     pub read_levels: &'a dyn Fn(bool, &str, Option<u32>) -> Result<Vec<f64>>,
-    /// Fails if the scheduler cannot make what a row asks for.
-    pub check_schedule: &'a dyn Fn(&Job) -> Result<()>,
+    /// Fails if prompts or scheduler cannot do what a row asks for.
+    pub check: &'a dyn Fn(&Job) -> Result<()>,
     /// How the files are written.
     pub options: Options,
 }

@@ -114,7 +114,7 @@ impl<'r> RowReader<'r> {
             });
         }
         if errors.is_empty()
-            && let Err(error) = (rules.check_schedule)(job)
+            && let Err(error) = (rules.check)(job)
         {
             errors.push(error.with_kind(ErrorKind::Row).at(row.place.location()));
         }

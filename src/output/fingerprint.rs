@@ -38,10 +38,29 @@ pub struct RunFingerprint {
     pub defaults: Defaults,
     /// Name of the noise generator.
     pub noise: String,
+    /// How prompts are written.
+    #[serde(default = "plain_syntax")]
+    pub prompt_syntax: String,
+    /// What becomes of long prompts.
+    #[serde(default = "truncate")]
+    pub long_prompt: String,
+    /// Whether all large pictures are decoded in tiles.
+    #[serde(default)]
+    pub vae_tiling: bool,
     /// Layout of the output, such as `imagefolder`.
     pub format: String,
     /// The manifests; may change (rows are known by key and hash).
     pub manifests: Vec<ManifestPrint>,
+}
+
+/// What folders of an older version were made with.
+fn plain_syntax() -> String {
+    "plain".to_string()
+}
+
+/// As [`plain_syntax`].
+fn truncate() -> String {
+    "truncate".to_string()
 }
 
 /// What is in `run.json`.
@@ -104,7 +123,8 @@ impl RunFingerprint {
     /// reading it may round the last digit.
     fn binding_fields(&self) -> Vec<(String, Value)> {
         let value: Value = serde_json::from_str(&self.to_json()).expect("our own JSON is valid");
-        let top = ["model_hash", "noise", "format"].map(|name| (name.to_string(), value[name].clone()));
+        let names = ["model_hash", "noise", "prompt_syntax", "long_prompt", "vae_tiling", "format"];
+        let top = names.map(|name| (name.to_string(), value[name].clone()));
         let defaults = value["defaults"].as_object().cloned().unwrap_or_default();
         top.into_iter().chain(defaults).collect()
     }

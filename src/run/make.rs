@@ -14,6 +14,7 @@ use super::prepare::Prepared;
 use super::progress::{self, Tally};
 use super::report;
 use super::stop::Stop;
+use super::tiling::TilingDecoder;
 use super::writer::Writer;
 use crate::engine::{Embeddings, Engine, Images, Settings, Starter, TextEncoder, TextPart, VaeEncoder};
 use crate::error::{Error, ErrorKind, Location, Result};
@@ -64,6 +65,8 @@ pub fn make(
     let with_images = missing.iter().any(|task| task.job.image.is_some());
     let mut networks = load(prepared, options, with_images)?;
     let load = loading.elapsed().as_secs_f64();
+    let Networks { text_encoders, unet, vae_decoder, vae_encoder } = &mut networks;
+    let mut vae = TilingDecoder::new(vae_decoder, &prepared.spec, options.vae_tiling)?;
     let plan = plan(missing);
     let (planned, planned_evaluations) = (plan.images() as u64, plan.lane_evaluations());
     let tally = Tally { planned, planned_evaluations, ..Tally::default() };
@@ -87,14 +90,13 @@ pub fn make(
             written
         });
         let (config, recipe) = (&prepared.scheduler_config, &prepared.spec.recipe);
-        let Networks { text_encoders, unet, vae_decoder, vae_encoder } = &mut networks;
-        let embeddings = Embeddings::new(text_parts(text_encoders, prepared), recipe, &plan);
+        let embeddings = Embeddings::new(text_parts(text_encoders, prepared), recipe, options.job.prompts, &plan);
         let vae_encoder = vae_encoder.as_mut().map(|encoder| encoder as &mut dyn VaeEncoder);
         let images = Images::new(recipe, vae_encoder, &read_image);
         let engine = Engine {
             starter: Starter::new(embeddings, images, recipe, config, options.job.noise),
             unet,
-            vae: vae_decoder,
+            vae: &mut vae,
             latents: &recipe.latents,
             settings: settings(prepared, options),
             counters: &tally.engine,

@@ -14,6 +14,7 @@ mod schedules;
 mod sheet;
 mod stop;
 mod summary;
+mod tiling;
 mod writer;
 
 use std::time::Instant;
@@ -22,7 +23,7 @@ use indicatif::MultiProgress;
 
 pub use check::{CheckReport, check};
 pub use look::{doctor, inspect, schedule, status};
-pub use options::{DefaultFlags, JobOptions, Lanes, MaxFailed, RunOptions, ScheduleOptions};
+pub use options::{DefaultFlags, JobOptions, Lanes, MaxFailed, RunOptions, ScheduleOptions, VaeTiling};
 pub use prepare::{Prepared, Truncation, prepare};
 pub use summary::{Stages, Summary};
 
@@ -120,6 +121,9 @@ fn fingerprint(prepared: &Prepared, options: &RunOptions, provenance: &Provenanc
         model_hash: provenance.model_hash.clone(),
         defaults: prepared.defaults.clone(),
         noise: provenance.noise.clone(),
+        prompt_syntax: options.job.prompts.syntax.to_string(),
+        long_prompt: options.job.prompts.long.to_string(),
+        vae_tiling: options.vae_tiling == VaeTiling::On,
         format: "imagefolder".to_string(),
         manifests: vec![ManifestPrint {
             path: paths.join(", "),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::engine::PromptStyle;
 use crate::manifest;
 use crate::noise::NoiseKind;
 use crate::onnx::Device;
@@ -45,6 +46,8 @@ pub struct JobOptions {
     pub defaults: DefaultFlags,
     /// How the manifests are written.
     pub reading: manifest::Options,
+    /// How prompts are read.
+    pub prompts: PromptStyle,
     /// Noise generator.
     pub noise: NoiseKind,
     /// Make at most so many of the missing images.
@@ -74,6 +77,8 @@ pub struct RunOptions {
     pub drain_timeout: Duration,
     /// ONNX Runtime's shared library.
     pub ort_lib: Option<PathBuf>,
+    /// When pictures are decoded in tiles.
+    pub vae_tiling: VaeTiling,
     /// Where to write a contact sheet.
     pub contact_sheet: Option<PathBuf>,
 }
@@ -97,6 +102,17 @@ pub struct ScheduleOptions {
     pub model: Option<PathBuf>,
     /// A `scheduler_config.json`.
     pub config: Option<PathBuf>,
+}
+
+/// When pictures are decoded in tiles, which takes less memory and changes pixels a little.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum VaeTiling {
+    /// Those that the memory at hand would not suffice for.
+    Auto,
+    /// All that are larger than one tile.
+    On,
+    /// None.
+    Off,
 }
 
 /// Number of lanes.

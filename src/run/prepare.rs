@@ -6,11 +6,12 @@ use rayon::prelude::*;
 
 use super::options::JobOptions;
 use super::schedules::Schedules;
+use crate::engine::PromptStyle;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{Defaults, Job};
 use crate::manifest::{self, Manifest, Rules};
 use crate::model::{ModelSpec, TextPart};
-use crate::prompt::PromptTokenizer;
+use crate::prompt::{Chunks, LongPrompt, PromptSyntax, PromptTokenizer};
 use crate::scheduler::{self, SchedulerConfig};
 
 /// Largest side of a picture in pixels that makes sense for today's models.
@@ -24,6 +25,8 @@ pub struct Prepared {
     pub scheduler_config: SchedulerConfig,
     /// Its tokenizers, one for each text encoder.
     pub tokenizers: Vec<PromptTokenizer>,
+    /// How prompts are read.
+    pub prompts: PromptStyle,
     /// Values for empty cells.
     pub defaults: Defaults,
     /// The manifests: good and bad rows.
@@ -45,6 +48,7 @@ pub fn prepare(options: &JobOptions) -> Result<Prepared> {
         true => scheduler::custom_timesteps(text, steps),
         false => scheduler::custom_sigmas(text, steps),
     };
+    let tokenizers = spec.texts.iter().map(TextPart::prompt_tokenizer).collect::<Result<Vec<_>>>()?;
     let schedules = Schedules::new(&scheduler_config, &spec.recipe);
     let rules = Rules {
         defaults: &defaults,
@@ -54,7 +58,10 @@ pub fn prepare(options: &JobOptions) -> Result<Prepared> {
         recipe: &spec.recipe,
         resolve_scheduler: &resolve,
         read_levels: &read_levels,
-        check_schedule: &|job| schedules.check(job),
+        check: &|job| {
+            check_prompts(&tokenizers, options.prompts, job)?;
+            schedules.check(job)
+        },
         options: options.reading.clone(),
     };
     let mut manifest = manifest::read(&options.manifests, &rules)?;
@@ -62,9 +69,9 @@ pub fn prepare(options: &JobOptions) -> Result<Prepared> {
         super::report_bad_rows(&manifest);
         manifest.strict()?;
     }
-    let tokenizers = spec.texts.iter().map(TextPart::prompt_tokenizer).collect::<Result<_>>()?;
     let jobs = std::mem::take(&mut manifest.jobs).into_iter().map(Arc::new).collect();
-    Ok(Prepared { spec, scheduler_config, tokenizers, defaults, manifest, jobs })
+    let prompts = options.prompts;
+    Ok(Prepared { spec, scheduler_config, tokenizers, prompts, defaults, manifest, jobs })
 }
 
 fn defaults(options: &JobOptions, spec: &ModelSpec, config: &SchedulerConfig) -> Result<Defaults> {
@@ -138,10 +145,12 @@ impl Prepared {
     /// Returns the rows among `jobs` whose prompt or negative prompt is cut by the model's token limit, in order; of several
     /// text encoders, the one with the least room counts.
     pub fn truncations(&self, jobs: &[&Arc<Job>]) -> Vec<Truncation> {
-        let Some(tokenizer) = self.tokenizers.iter().min_by_key(|tokenizer| tokenizer.model_max_length()) else {
+        let shortest = self.tokenizers.iter().min_by_key(|tokenizer| tokenizer.model_max_length());
+        let Some(tokenizer) = shortest.filter(|_| self.prompts.long == LongPrompt::Truncate) else {
             return Vec::new();
         };
         let limit = tokenizer.model_max_length();
+        let chunks = |text| Chunks::new(&self.prompts.syntax.parse(text)?, tokenizer, LongPrompt::Truncate);
         jobs.par_iter()
             .flat_map_iter(|job| {
                 let texts = [job.prompt.as_str(), job.negative_prompt.as_str()];
@@ -150,10 +159,28 @@ impl Prepared {
                     if text.len() + 2 <= limit {
                         return None;
                     }
-                    let tokens = tokenizer.encode(text).ok()?;
-                    Some(Truncation { key: job.key(), count: tokens.count, limit, cut: tokens.truncated? })
+                    let chunks = chunks(text).ok()?;
+                    Some(Truncation { key: job.key(), count: chunks.count, limit, cut: chunks.truncated? })
                 })
             })
             .collect()
     }
+}
+
+/// Fails if a text of `job` is not written as the syntax wants it, or is too long where that is an error. Plain texts that may
+/// be cut cannot be wrong, and are not looked at.
+fn check_prompts(tokenizers: &[PromptTokenizer], style: PromptStyle, job: &Job) -> Result<()> {
+    if style.syntax == PromptSyntax::Plain && style.long != LongPrompt::Fail {
+        return Ok(());
+    }
+    let more = &job.texts;
+    let further = [&more.prompt_2, &more.prompt_3, &more.negative_prompt_2, &more.negative_prompt_3];
+    let further = further.into_iter().filter_map(|text| text.as_deref());
+    for text in [job.prompt.as_str(), job.negative_prompt.as_str()].into_iter().chain(further) {
+        let segments = style.syntax.parse(text)?;
+        for tokenizer in tokenizers {
+            Chunks::new(&segments, tokenizer, style.long)?;
+        }
+    }
+    Ok(())
 }

@@ -4,7 +4,8 @@
     python tests/golden/make_attention_goldens.py WEBUI    # stable-diffusion-webui 1.10; needs lark
 
 `WEBUI` is a checkout of https://github.com/AUTOMATIC1111/stable-diffusion-webui, whose `modules/prompt_parser.py` is
-imported as it is. Prompts are strung together at random of everything that has a meaning. A case is the prompt and either
+imported as it is. (The stored data were made with the two parsers of that file copied out of it by hand, not with a whole
+checkout.) Prompts are strung together at random of everything that has a meaning. A case is the prompt and either
 `construct` (its schedule parser finds editing or alternation, or `AND` splits it), or `crash`, or `segments`.
 """
 import json

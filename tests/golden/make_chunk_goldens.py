@@ -4,7 +4,8 @@
     python tests/golden/make_chunk_goldens.py WEBUI    # stable-diffusion-webui 1.10, torch 2.15, transformers 5.23; needs lark
 
 `WEBUI` is a checkout of https://github.com/AUTOMATIC1111/stable-diffusion-webui, whose `modules/sd_hijack_clip.py` and
-`sd_emphasis.py` are imported as they are, with stand-ins for the modules that they only mention. The tokenizer is that of
+`sd_emphasis.py` are imported as they are, with stand-ins for the modules that they only mention. (The stored data were made
+with the classes of those files copied out of them by hand, not with a whole checkout.) The tokenizer is that of
 tests/fixtures/tiny, padded as A1111 pads Stable Diffusion 1. Chunks are 75 tokens long, as A1111's, or 24 to keep the file small.
 """
 import json
