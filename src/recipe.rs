@@ -25,8 +25,8 @@ pub struct Recipe {
     pub image_channels: ImageChannels,
     /// The space that denoising works in.
     pub latents: LatentSpace,
-    /// Noise levels are those of flow matching, and `strength` cuts steps as the pipelines of such models do.
-    pub flow: bool,
+    /// Whether `strength` leaves the number of steps as it is; see `ScheduleRequest`.
+    pub strength_keeps_steps: bool,
     /// Latent cells (a side) per token of a transformer, for dynamic shifting; `None` for UNets.
     pub patch_size: Option<u32>,
     /// Whether the sigmas handed to the scheduler are `1 … 1/n` (Flux) rather than its own.
@@ -194,7 +194,7 @@ pub(crate) mod testing {
                 shift_factor: 0.0,
                 statistics: None,
             },
-            flow: false,
+            strength_keeps_steps: false,
             patch_size: None,
             linear_sigmas: false,
             defaults: PipelineDefaults {

@@ -44,7 +44,7 @@ fn recipe() -> Recipe {
         time_ids: None,
         image_channels: ImageChannels::None,
         latents,
-        flow: false,
+        strength_keeps_steps: false,
         patch_size: None,
         linear_sigmas: false,
         defaults: PipelineDefaults { num_inference_steps, guidance_scale, strength, inpaint_strength },

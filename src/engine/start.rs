@@ -90,6 +90,7 @@ pub fn schedule_request(recipe: &Recipe, job: &Job) -> ScheduleRequest {
         num_inference_steps: n,
         eta: job.eta,
         strength: super::images::partial_strength(recipe, job),
+        strength_keeps_steps: recipe.strength_keeps_steps,
         timesteps: job.timesteps.as_ref().map(|timesteps| timesteps.to_vec()),
         sigmas: own.or_else(|| (recipe.linear_sigmas && !custom).then(linear)),
         image_seq_len: recipe.patch_size.map(|_| recipe.image_seq_len(job.width, job.height)),

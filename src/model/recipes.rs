@@ -78,7 +78,7 @@ impl Facts<'_> {
             time_ids: self.time_ids()?,
             image_channels,
             clip_skip: self.uses.iter().any(|text| text.has_layers_to_skip()),
-            flow: transformer,
+            strength_keeps_steps: self.class_name.contains("LatentConsistency"),
             patch_size: if transformer { Some(self.patch_size()?) } else { None },
             linear_sigmas: self.family == Family::Flux,
             defaults: self.defaults(image_channels),

@@ -22,15 +22,27 @@ pub(super) fn timesteps(fields: &Fields, num_train_timesteps: usize, request: &S
     if let Some(timesteps) = request.own_whole_timesteps(num_train_timesteps)? {
         return Ok(timesteps.into_iter().map(|timestep| timestep as usize).collect());
     }
+    let stride = num_train_timesteps / original;
+    let original = match request.strength {
+        Some(strength) if request.strength_keeps_steps => (original as f64 * strength) as usize,
+        _ => original,
+    };
     let n = request.num_inference_steps as usize;
     if n == 0 || n > original {
         return Err(Error::new(ErrorKind::Usage, "num_inference_steps", format!("cannot make `{n}` steps"))
             .hint(format!("this scheduler makes 1 to {original} steps, of which 2 to 8 are usual")));
     }
-    let stride = num_train_timesteps / original;
     // np.linspace(0, original, n, endpoint=False), floored: a product by a step in f64.
     let step = original as f64 / n as f64;
     Ok((0..n).map(|i| (original - (i as f64 * step) as usize) * stride - 1).collect())
+}
+
+/// Returns how many steps are left out at the start; see [`ScheduleRequest::strength_keeps_steps`].
+///
+/// # Errors
+/// As [`ScheduleRequest::begin`].
+pub(super) fn begin(request: &ScheduleRequest, steps: usize) -> Result<usize> {
+    if request.strength_keeps_steps && request.timesteps.is_none() { Ok(0) } else { request.begin(steps) }
 }
 
 #[cfg(test)]
@@ -42,6 +54,10 @@ mod tests {
         let fields = Fields(serde_json::Map::new());
         assert_eq!(timesteps(&fields, 1000, &ScheduleRequest::steps(4)).expect("four"), [999, 759, 499, 259]);
         assert_eq!(timesteps(&fields, 1000, &ScheduleRequest::steps(1)).expect("one"), [999]);
+        let half = ScheduleRequest { strength: Some(0.5), ..ScheduleRequest::steps(2) };
+        assert_eq!(timesteps(&fields, 1000, &half).expect("two"), [999, 499], "steps are left out later");
+        let half = ScheduleRequest { strength_keeps_steps: true, ..half };
+        assert_eq!(timesteps(&fields, 1000, &half).expect("two"), [499, 259]);
         assert_eq!(
             timesteps(&fields, 1000, &ScheduleRequest::steps(51)).expect_err("too many").code(),
             "num_inference_steps"

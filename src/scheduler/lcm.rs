@@ -58,7 +58,7 @@ fn build(fields: &Fields, request: &ScheduleRequest) -> Result<Schedule> {
     let solver =
         Lcm { steps: (0..timesteps.len()).map(step).collect(), clipping: Clipping::read(fields, Some(false))? };
     let timesteps = timesteps.into_iter().map(|timestep| timestep as f64).collect();
-    let begin = request.begin(alphas.len())?;
+    let begin = distilled::begin(request, alphas.len())?;
     let noising = alphas.iter().map(|alpha| noising::of_alpha(*alpha)).collect();
     let numbers = Numbers { timesteps, sigmas: None, init_noise_sigma: 1.0, noising, begin };
     Ok(Schedule::new(ALGORITHM.class_name, numbers, solver))

@@ -12,6 +12,9 @@ pub struct ScheduleRequest {
     /// How much of a given picture is made anew, in [0, 1]: only the last steps are made, about this share of them.
     /// `None` makes all of them, as 1 does.
     pub strength: Option<f64>,
+    /// Whether `strength` takes the upper part of a distillation's timesteps away and leaves the number of steps (diffusers:
+    /// `LatentConsistencyModelImg2ImgPipeline`) rather than leaving out steps. Only LCM's and TCD's schedules know it.
+    pub strength_keeps_steps: bool,
     /// Timesteps instead of those that the number of steps gives, which is then ignored.
     pub timesteps: Option<Vec<f64>>,
     /// Noise levels instead of those that the number of steps gives, which is then ignored.
@@ -26,6 +29,7 @@ impl Default for ScheduleRequest {
             num_inference_steps: 50,
             eta: 0.0,
             strength: None,
+            strength_keeps_steps: false,
             timesteps: None,
             sigmas: None,
             image_seq_len: None,
