@@ -112,7 +112,11 @@ pub(super) fn order(fields: &Fields) -> Result<usize> {
     }
 }
 
-fn refuse_learned_variance(fields: &Fields) -> Result<()> {
+/// Refuses networks that predict a variance too.
+///
+/// # Errors
+/// `scheduler_config` for a `variance_type` that is learned.
+pub(super) fn refuse_learned_variance(fields: &Fields) -> Result<()> {
     let learned = |value: &&serde_json::Value| matches!(value.as_str(), Some("learned" | "learned_range"));
     match fields.0.get("variance_type").filter(learned) {
         Some(value) => {

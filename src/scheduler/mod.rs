@@ -48,6 +48,7 @@ mod k_dpm_2_discrete;
 mod lcm;
 mod lms_discrete;
 mod pndm;
+mod sasolver;
 mod tcd;
 mod unipc_multistep;
 

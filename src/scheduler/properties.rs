@@ -142,14 +142,15 @@ proptest! {
             _ => 0.0..1000.0,
         };
         prop_assert!(schedule.timesteps().iter().all(|t| timesteps.contains(t)));
+        let ends_above_zero = name.starts_with("deis") || name.starts_with("sa_solver");
         if let Some(sigmas) = schedule.sigmas() {
             prop_assert!(sigmas.len() > count);
             prop_assert!(sigmas.iter().all(|sigma| sigma.is_finite()));
-            let strictly = count == n as usize && !name.starts_with("deis");
+            let strictly = count == n as usize && !ends_above_zero;
             let falls = |pair: &[f64]| if strictly { pair[1] < pair[0] } else { pair[1] <= pair[0] };
             prop_assert!(sigmas.windows(2).all(falls));
-            // DEIS has no step to zero.
-            prop_assert!(sigmas.last() == Some(&0.0) || name.starts_with("deis"));
+            // These have no step to zero.
+            prop_assert!(sigmas.last() == Some(&0.0) || ends_above_zero);
         }
         prop_assert!(schedule.init_noise_sigma() > 0.0 && schedule.init_noise_sigma().is_finite());
     }
@@ -198,6 +199,7 @@ fn noise_is_drawn_where_the_algorithm_does_and_nowhere_else() {
         // Not at timestep 0, not in first evaluations, not in last steps.
         ("ddpm", 0.0, 4),
         ("dpm2_a", 0.0, 4),
+        ("sa_solver", 0.0, 5),
         ("lcm", 0.0, 4),
         ("tcd", 0.0, 0),
         ("tcd", 0.3, 4),

@@ -268,9 +268,10 @@ def ancestral_levels_in_f64(scheduler):
 
 def integrates_noise(scheduler):
     """Whether a step is a difference of two terms that are as many times larger as the level is high (157, or 20291 with
-    cosine betas). In f32 that leaves 1e-4 to 1e-2 of rounding; of these forms the trace is computed in f64."""
+    cosine betas), or SA-Solver, whose coefficients are such differences. In f32 that leaves 1e-4 to 1e-2 of rounding; of these
+    forms the trace is computed in f64."""
     config = scheduler.config
-    return (isinstance(scheduler, diffusers.DEISMultistepScheduler) or not config.get("predict_x0", True)
+    return (isinstance(scheduler, (diffusers.DEISMultistepScheduler, diffusers.SASolverScheduler)) or not config.get("predict_x0", True)
             or config.get("algorithm_type") in ("dpmsolver", "sde-dpmsolver"))
 
 
@@ -305,6 +306,20 @@ def flow_family_configs():
             yield multi, betas, {"use_lu_lambdas": True, "solver_order": order, **v}, 0.0, {}
     yield multi, SCALED, {"use_lu_lambdas": True, "use_karras_sigmas": True}, 0.0, {}
     yield multi, SCALED, {"use_lu_lambdas": True, "final_sigmas_type": "sigma_min"}, 0.0, {"strength": 0.55}
+
+
+def sasolver_configs():
+    name, v = "SASolverScheduler", {"prediction_type": "v_prediction"}
+    for orders in ((1, 1), (2, 2), (3, 3), (4, 4), (3, 1), (1, 4)):
+        own = {"predictor_order": orders[0], "corrector_order": orders[1]}
+        for request in ({}, {"strength": 0.55}):
+            yield name, LINEAR, {**own, **v}, 0.0, request
+            yield name, SCALED, {**own, "algorithm_type": "noise_prediction", **v}, 0.0, request
+        yield name, SCALED, {**own, "lower_order_final": False, "timestep_spacing": "trailing", **v}, 0.0, {}
+        yield name, {}, {**own, "use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": 3.0}, 0.0, {}
+    for own in ({}, {"prediction_type": "sample"}, {"use_karras_sigmas": True}, {"use_beta_sigmas": True},
+                {"timestep_spacing": "leading", "steps_offset": 1}, {"thresholding": True, "sample_max_value": 1.5}):
+        yield name, SCALED, own, 0.0, {}
 
 
 AYS_15, AYS_XL = ([float(t) for t in AysSchedules[f"StableDiffusion{kind}Timesteps"]] for kind in ("", "XL"))
@@ -422,7 +437,8 @@ def trace(scheduler, steps, eta, strength=None, **request):
         model_input = scale_model_input(sample, t)
         more = {name: value for name, value in (("eta", eta), ("generator", generator)) if name in takes}
         model_output = fake_model(model_input, t)
-        model_output = model_output.double() if exact else model_output
+        # SA-Solver draws noise of the type of the output.
+        model_output = model_output.double() if exact and "SASolver" not in type(scheduler).__name__ else model_output
         sample = scheduler.step(model_output, t, sample, **more).prev_sample
         yield model_input.flatten()
         yield sample.flatten()
@@ -444,7 +460,7 @@ def main():
     plain = ((*case, {}) for case in configs())
     part_way = ((*case, {"strength": strength}) for case in part_way_configs() for strength in STRENGTHS)
     for name, betas, other, eta, request in chain(plain, part_way, custom_configs(), sized_configs(),
-                                                  flow_family_configs()):
+                                                  flow_family_configs(), sasolver_configs()):
         config = {**betas, **other}
         train = config.get("num_train_timesteps", 1000)
         kept, fresh = [], getattr(diffusers, name).from_config(config)
