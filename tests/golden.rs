@@ -44,6 +44,7 @@ impl Case {
         ScheduleRequest {
             num_inference_steps,
             eta: self.eta,
+            strength_keeps_steps: false,
             strength: self.strength,
             timesteps: self.timesteps.clone(),
             sigmas: self.sigmas.clone(),
