@@ -149,7 +149,7 @@ def turbo():
 
 def lcm():
     r = Rows(guidance=8.5, steps=4, negative=False)
-    r.text("", "", "lcm", "ddim", "euler", "tcd")
+    r.text("", "", "lcm")
     r.text("", note="guidance 1", guidance_scale=1.0)
     r.text("", note="guidance 4", guidance_scale=4.0)
     r.img2img("", "", "")
