@@ -137,7 +137,9 @@ fn lanes(
 fn time_ids(kind: TimeIds, job: &Job, positive: bool) -> Array1<f32> {
     let (size, micro) = ((job.width, job.height), &job.micro);
     let (width, height) = micro.original_size.unwrap_or(size);
-    let (top, left) = micro.crops_coords_top_left.unwrap_or((0, 0));
+    // Where scores are told, diffusers takes the crop for the prompt only.
+    let crop = micro.crops_coords_top_left.filter(|_| positive || kind == TimeIds::Sizes);
+    let (top, left) = crop.unwrap_or((0, 0));
     let mut ids = vec![height as f32, width as f32, top as f32, left as f32];
     match kind {
         TimeIds::Sizes => {
@@ -169,7 +171,7 @@ mod tests {
         job.micro = MicroConditioning { crops_coords_top_left: Some((8, 16)), aesthetic_score: Some(7.0), ..micro };
         assert_eq!(time_ids(TimeIds::Sizes, &job, true).to_vec(), [480.0, 640.0, 8.0, 16.0, 64.0, 128.0]);
         assert_eq!(time_ids(TimeIds::AestheticScore, &job, true).to_vec(), [480.0, 640.0, 8.0, 16.0, 7.0]);
-        assert_eq!(time_ids(TimeIds::AestheticScore, &job, false).to_vec(), [480.0, 640.0, 8.0, 16.0, 2.5]);
+        assert_eq!(time_ids(TimeIds::AestheticScore, &job, false).to_vec(), [480.0, 640.0, 0.0, 0.0, 2.5]);
     }
 
     #[test]
