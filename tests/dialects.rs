@@ -2,7 +2,9 @@
 //! (`tests/fixtures/make_dialects.py` made the folders and says how).
 #![allow(clippy::unwrap_used)]
 
-use std::collections::HashMap;
+mod support;
+
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -304,5 +306,55 @@ fn inspection_reads_well() {
         for part in ["dialect", "scheduler", "note"] {
             assert!(text.contains(part), "{part} in {text}");
         }
+    }
+}
+
+// Sharing calls.
+
+/// Runs rows of 64x64 pixels with `dialect`; returns the pictures and standard error.
+fn run(dialect: &Dialect, out: &Path, rows: usize, lanes: &str) -> (BTreeMap<String, Vec<u8>>, String) {
+    let csv = dialect.folder.path().join("rows.csv");
+    let row = |i: usize| format!("row {i},{i},{},{}\n", 2 + i % 2, if i == 0 { 1 } else { 4 });
+    let rows: String = (0..rows).map(row).collect();
+    fs::write(&csv, format!("prompt,seed,num_inference_steps,guidance_scale\n{rows}")).unwrap();
+    let mut command = support::nightshift();
+    command.arg("run").arg(csv).arg("--model").arg(dialect.dir()).arg("--out").arg(out).args(["--lanes", lanes]);
+    command.args(["--width", "64", "--height", "64"]);
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{stderr}");
+    (support::pictures(out), stderr)
+}
+
+#[test]
+fn a_network_that_mixes_its_entries_gets_one_a_call_and_the_run_says_so() {
+    let mixing = Dialect::new("optimum-1.23");
+    let graph = fixtures().join("dialects/repeating/unet/model.onnx");
+    fs::copy(graph, mixing.dir().join("unet/model.onnx")).unwrap();
+    let out = |name| mixing.folder.path().join(name);
+    let (right, _) = run(&mixing, &out("one"), 4, "1");
+    let (pictures, stderr) = run(&mixing, &out("eight"), 4, "8");
+    assert!(pictures == right, "the pictures must not depend on the lanes asked for");
+    assert_eq!(BTreeMap::from_iter(right.values().map(|bytes| (bytes, ()))).len(), 4, "four different pictures");
+    assert!(stderr.contains("the UNet takes one entry a call") && stderr.contains("repeats the first"), "{stderr}");
+    assert!(!stderr.contains("VAE decoder takes"), "{stderr}");
+
+    let remembered = out("eight").join(".nightshift/probe.json");
+    let text = fs::read_to_string(&remembered).unwrap();
+    fs::write(&remembered, text.replace("its second entry repeats the first", "as we know")).unwrap();
+    let (_, stderr) = run(&mixing, &out("eight"), 5, "8");
+    assert!(stderr.contains("as we know"), "probed again: {stderr}");
+}
+
+#[test]
+fn a_network_whose_entries_keep_apart_is_not_slowed_down() {
+    for name in ["optimum-1.23", "static", "ort-demo-sdxl"] {
+        let good = Dialect::new(name);
+        let out = good.folder.path().join("out");
+        let (pictures, stderr) = run(&good, &out, 2, "8");
+        assert!(!stderr.contains("one entry a call") && !pictures.is_empty(), "{name}: {stderr}");
+        let found = fs::read_to_string(out.join(".nightshift/probe.json")).unwrap();
+        let found: Value = serde_json::from_str(&found).unwrap();
+        assert_eq!((&found["unet"], &found["vae_decoder"]), (&Value::Null, &Value::Null), "{name}");
     }
 }
