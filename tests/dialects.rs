@@ -119,7 +119,11 @@ const SAID: [(&str, &str, &[&str]); 13] = [
     (
         "pyke",
         "pyke Diffusers",
-        &["scaling_factor 0.2", "PNDM and the betas of Stable Diffusion 1", "no model_index.json"],
+        &[
+            "8 pixels a latent cell, shift_factor 0 assumed",
+            "PNDM and the betas of Stable Diffusion 1",
+            "no model_index.json",
+        ],
     ),
 ];
 

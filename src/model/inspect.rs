@@ -200,7 +200,7 @@ impl fmt::Display for GraphReport {
         let size = self.bytes as f64 / 1e6;
         writeln!(
             f,
-            "  {:<13}{size:.1} MB, {} nodes, opset {opset}, {}",
+            "  {:<16}{size:.1} MB, {} nodes, opset {opset}, {}",
             self.part, signature.nodes, signature.producer
         )?;
         signature.inputs.iter().try_for_each(|input| writeln!(f, "    in        {input}"))?;

@@ -22,9 +22,10 @@ pub(super) fn space(
         let scaling_factor = said.unwrap_or(default.scaling_factor);
         let vae_scale_factor = scale_of_graph(decoder).unwrap_or(default.vae_scale_factor);
         let channels = decoder.latent_sample.fixed(1).unwrap_or(default.channels);
+        let factor = if said.is_none() { format!("scaling_factor {scaling_factor}, ") } else { String::new() };
         assumed.push(format!(
-            "no config.json beside the VAE decoder: {} pixels a latent cell, scaling_factor {}, shift_factor {} assumed",
-            vae_scale_factor, scaling_factor, default.shift_factor
+            "no config.json beside the VAE decoder: {vae_scale_factor} pixels a latent cell, {factor}shift_factor {} assumed",
+            default.shift_factor
         ));
         return Ok(LatentSpace { channels, vae_scale_factor, scaling_factor, ..default });
     };
