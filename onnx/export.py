@@ -124,11 +124,16 @@ def references(part, dtype):
     return module, expected, report
 
 
+def fuses(part, args):
+    """Whether there are fused operators for this part."""
+    return bool(args.optimize) and part.kind in fuse.KINDS
+
+
 def load_for_export(part, args):
     """The module as it will be exported, its references and what is to be reported: float16 where it is asked for and
     right. An autoencoder that float16 is too small for, as that of SDXL, stays float32."""
-    # The fused operators are made in float32 and converted afterwards.
-    if not args.fp16 or args.optimize == "cuda":
+    # Fused operators are made in float32 and converted afterwards.
+    if not args.fp16 or fuses(part, args):
         return *references(part, torch.float32), "float32"
     if part.kind == "vae" and part.upcast:
         return *references(part, torch.float32), "float32"
@@ -156,7 +161,7 @@ def export_part(part, out, args):
     del model, module
     gc.collect()
     report["error"] = check(part, folder / "model.onnx", feeds, expected, dtype)
-    if args.optimize:
+    if fuses(part, args):
         dtype = fuse_part(part, folder / "model.onnx", feeds, expected, report, args)
     shutil.copy(args.folder / part.source / "config.json", folder / "config.json")
     files = [f for f in folder.iterdir() if f.name.startswith("model.onnx")]
@@ -180,13 +185,21 @@ def check(part, path, feeds, expected, dtype):
 
 def fuse_part(part, path, feeds, expected, report, args):
     """Puts fused operators into the graph at `path`; checks it again if a CPU can run it. Returns the dtype."""
-    half = args.fp16 and not (part.kind == "vae" and part.upcast)
+    half = args.fp16 and not (part.kind == "vae" and half_is_too_small(part))
     report["fused"] = fuse.optimize(path, part, args.optimize, half, BIG)
     if args.optimize == "cpu":
         report["fused_error"] = check(part, path, feeds, expected, "float32")
     else:
         report["fused_error"] = "not measured: this form runs on CUDA only"
-    return "float16" if half and report["fused"] else "float32"
+    return "float16" if half else "float32"
+
+
+def half_is_too_small(part):
+    """Whether an autoencoder must stay float32: diffusers says so, or torch's own float16 is wrong or near its limit."""
+    if part.upcast:
+        return True
+    _, _, report = references(part, torch.float16)
+    return report["torch_float16_error"] > BARS["float16"] or report["largest_activation"] > LARGEST_HALF
 
 
 def signature(path):

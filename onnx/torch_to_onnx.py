@@ -35,12 +35,28 @@ def rms_norm(self, x):
     return y if self.weight is None else y * self.weight
 
 
+sdpa = torch.nn.functional.scaled_dot_product_attention
+
+
+def attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, **_):
+    """scaled_dot_product_attention whose mask is of float16 where the queries are: the exporter makes boolean and causal
+    masks float32, and with them all that follows."""
+    if query.dtype == torch.float32:
+        return sdpa(query, key, value, attn_mask, dropout_p, is_causal, scale=scale)
+    if is_causal:
+        attn_mask = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool).tril()
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        attn_mask = torch.where(attn_mask, *(torch.tensor(v, dtype=query.dtype) for v in (0.0, float("-inf"))))
+    return sdpa(query, key, value, attn_mask, dropout_p, scale=scale)
+
+
 class Wrapper(torch.nn.Module):
     """A module with the inputs and outputs of optimum's graphs."""
 
     # What is replaced while it is traced, as the arguments of `mock.patch.object`: code that the exporter cannot follow,
     # by code that computes the same. The graph is compared with the module as it was.
-    patches = ((torch.nn.RMSNorm, "forward", rms_norm),)
+    patches = ((torch.nn.RMSNorm, "forward", rms_norm),
+               (torch.nn.functional, "scaled_dot_product_attention", attention))
 
     def __init__(self, model):
         super().__init__()

@@ -42,6 +42,9 @@ use crate::recipe::Recipe;
 /// Bytes that a cell may have by default.
 pub const MAX_FIELD: usize = 64 * 1024;
 
+/// See [`Rules::read_levels`].
+pub type ReadLevels = dyn Fn(bool, &str, Option<u32>) -> Result<Vec<f64>>;
+
 /// What a row must satisfy that depends on the model and the flags.
 pub struct Rules<'a> {
     /// Values for empty cells.
@@ -58,7 +61,7 @@ pub struct Rules<'a> {
     pub resolve_scheduler: &'a dyn Fn(&str) -> Result<String>,
     /// Returns the numbers of a cell of `timesteps` (or of `sigmas`, where the flag is not set) with the number of steps that
     /// the row asks for: a list with commas between them, or the name of a table.
-    pub read_levels: &'a dyn Fn(bool, &str, Option<u32>) -> Result<Vec<f64>>,
+    pub read_levels: &'a ReadLevels,
     /// Fails if prompts or scheduler cannot do what a row asks for.
     pub check: &'a dyn Fn(&Job) -> Result<()>,
     /// How the files are written.

@@ -21,6 +21,13 @@ use crate::error::{Error, ErrorKind, Result};
 pub trait Noise: Send {
     /// Returns the next draw: independent N(0, 1) numbers of `shape` `[channels, height, width]`.
     fn draw(&mut self, shape: (usize, usize, usize)) -> Array3<f32>;
+
+    /// Returns the seed of the stream.
+    fn seed(&self) -> u64;
+
+    /// Returns a fresh stream of the same kind with another seed, for what needs noise that does not depend on how much
+    /// was drawn before.
+    fn with_seed(&self, seed: u64) -> Box<dyn Noise>;
 }
 
 /// Which tool's random numbers to draw.

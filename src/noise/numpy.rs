@@ -6,6 +6,7 @@ use super::Noise;
 use super::mt19937::Mt19937;
 
 pub(super) struct RandomState {
+    seed: u64,
     engine: Mt19937,
     /// The second number of the last pair (numpy: `legacy_gauss`).
     gauss: Option<f64>,
@@ -14,7 +15,7 @@ pub(super) struct RandomState {
 impl RandomState {
     /// Seeds with the low 32 bits of `seed`; numpy refuses larger seeds.
     pub(super) fn new(seed: u64) -> Self {
-        RandomState { engine: Mt19937::new(seed as u32), gauss: None }
+        RandomState { seed, engine: Mt19937::new(seed as u32), gauss: None }
     }
 
     /// A number of [0, 1) with 53 bits.
@@ -41,6 +42,14 @@ impl RandomState {
 }
 
 impl Noise for RandomState {
+    fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    fn with_seed(&self, seed: u64) -> Box<dyn Noise> {
+        Box::new(RandomState::new(seed))
+    }
+
     fn draw(&mut self, shape: (usize, usize, usize)) -> Array3<f32> {
         Array3::from_shape_simple_fn(shape, || self.normal() as f32)
     }

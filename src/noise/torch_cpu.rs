@@ -12,6 +12,7 @@ use super::mt19937::Mt19937;
 /// build (`avx_mathfun.h`, torch 2.15), which is what nearly every x86 machine runs, fused operation by fused operation,
 /// so blocks are equal bit for bit to torch on such machines; torch on other processors differs by a few ulp.
 pub(super) struct TorchCpu {
+    seed: u64,
     engine: Mt19937,
     /// The second half of the last scalar Box-Muller pair (ATen: `next_double_normal_sample`).
     next_normal: Option<f64>,
@@ -23,7 +24,7 @@ const BLOCK: usize = 16;
 impl TorchCpu {
     pub(super) fn new(seed: u64) -> Self {
         // Truncation is ATen's: only the low 32 bits of a seed count.
-        TorchCpu { engine: Mt19937::new(seed as u32), next_normal: None }
+        TorchCpu { seed, engine: Mt19937::new(seed as u32), next_normal: None }
     }
 
     fn uniform_f32(&mut self) -> f32 {
@@ -63,6 +64,14 @@ impl TorchCpu {
 }
 
 impl Noise for TorchCpu {
+    fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    fn with_seed(&self, seed: u64) -> Box<dyn Noise> {
+        Box::new(TorchCpu::new(seed))
+    }
+
     fn draw(&mut self, shape: (usize, usize, usize)) -> Array3<f32> {
         let mut data = vec![0.0; shape.0 * shape.1 * shape.2];
         if data.len() < BLOCK {

@@ -23,6 +23,14 @@ impl TorchCuda {
 }
 
 impl Noise for TorchCuda {
+    fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    fn with_seed(&self, seed: u64) -> Box<dyn Noise> {
+        Box::new(TorchCuda::new(seed))
+    }
+
     fn draw(&mut self, shape: (usize, usize, usize)) -> Array3<f32> {
         let count = shape.0 * shape.1 * shape.2;
         let key = [self.seed as u32, (self.seed >> 32) as u32];

@@ -11,7 +11,7 @@ use super::schedule::Schedule;
 
 /// Fields of diffusers' other schedulers that real configs carry along. diffusers ignores what the class at hand does not
 /// have, and so do we.
-const FIELDS_OF_OTHERS: &[&str] = &["noise_sampler_seed", "predict_epsilon"];
+const FIELDS_OF_OTHERS: &[&str] = &["predict_epsilon"];
 
 /// `scheduler_config.json` of diffusers: the fields of a model, and the algorithm that reads them.
 ///

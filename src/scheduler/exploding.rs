@@ -32,17 +32,29 @@ impl Exploding {
         last: FinalSigmas,
         request: &ScheduleRequest,
     ) -> Result<(Self, Numbers)> {
+        Self::with_timesteps(fields, sigma_spacing, last, request, |timestep| f64::from(timestep as f32))
+    }
+
+    /// As [`Exploding::new`], for a class that keeps its timesteps as `kept` says.
+    pub(super) fn with_timesteps(
+        fields: &Fields,
+        sigma_spacing: SigmaSpacing,
+        last: FinalSigmas,
+        request: &ScheduleRequest,
+        kept: fn(f64) -> f64,
+    ) -> Result<(Self, Numbers)> {
         let alphas_cumprod = positive_alphas_cumprod(fields)?;
         let training = TrainingSigmas::new(&alphas_cumprod)?;
         let spacing = Spacing::read(fields, TimestepSpacing::Linspace, alphas_cumprod.len())?;
         let (timesteps, sigmas) = if let Some(sigmas) = request.own_sigmas()?.map(in_f32) {
-            (training.timesteps_of(&sigmas[..sigmas.len() - 1]), sigmas)
+            (timesteps_of(&training, &sigmas[..sigmas.len() - 1], kept), sigmas)
         } else {
             let timesteps = match request.own_timesteps(alphas_cumprod.len())? {
                 Some(timesteps) => sigma_spacing.refuse_timesteps().map(|()| timesteps)?,
                 None => spacing.timesteps(request.num_inference_steps)?,
             };
-            let (timesteps, sigmas) = spaced(fields, &training, sigma_spacing, timesteps)?;
+            let (timesteps, sigmas) =
+                spaced(fields, &training, sigma_spacing, timesteps.into_iter().map(kept).collect(), kept)?;
             (timesteps, training.finish(sigmas, last)?)
         };
         let init_noise_sigma = match spacing.spacing {
@@ -94,18 +106,22 @@ impl Exploding {
     }
 }
 
+fn timesteps_of(training: &TrainingSigmas, sigmas: &[f64], kept: fn(f64) -> f64) -> Vec<f64> {
+    sigmas.iter().map(|sigma| kept(training.timestep_of(*sigma))).collect()
+}
+
 /// Returns the levels of `timesteps`, or as many spaced ones between their ends, with their own timesteps.
 fn spaced(
     fields: &Fields,
     training: &TrainingSigmas,
     sigma_spacing: SigmaSpacing,
     timesteps: Vec<f64>,
+    kept: fn(f64) -> f64,
 ) -> Result<(Vec<f64>, Vec<f64>)> {
-    let timesteps: Vec<f64> = timesteps.into_iter().map(|timestep| f64::from(timestep as f32)).collect();
     let sigmas: Vec<f64> = timesteps.iter().map(|timestep| training.at(*timestep)).collect();
     let ends = (sigmas[0], sigmas[sigmas.len() - 1]);
     Ok(match sigma_spacing.levels(fields, ends, sigmas.len())? {
-        Some(levels) => (training.timesteps_of(&levels), levels),
+        Some(levels) => (timesteps_of(training, &levels, kept), levels),
         None => (timesteps, sigmas),
     })
 }

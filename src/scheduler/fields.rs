@@ -81,6 +81,12 @@ impl Fields {
         number.map(|n| n as u32).ok_or_else(|| bad(key, value, "a whole number, 0 or more"))
     }
 
+    /// Returns the field as a seed, `None` where it is missing.
+    pub(super) fn seed(&self, key: &str) -> Result<Option<u64>> {
+        let Some(value) = self.value(key) else { return Ok(None) };
+        value.as_u64().map(Some).ok_or_else(|| bad(key, value, "a whole number, 0 or more"))
+    }
+
     /// Returns the field as one of its words.
     pub(super) fn choice<T: Choice>(&self, key: &str, default: T) -> Result<T> {
         let Some(value) = self.value(key) else { return Ok(default) };

@@ -34,7 +34,7 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
 };
 
 fn build(fields: &Fields, request: &ScheduleRequest) -> Result<Schedule> {
-    let steps = TwoLevels::new(fields, request, geometric_mean)?;
+    let steps = TwoLevels::new(fields, request, Class::KDpm2, geometric_mean)?;
     let mut sigmas: Vec<f64> = steps.sigmas.iter().flat_map(|sigma| [*sigma; 2]).skip(1).collect();
     // diffusers' list, which ends in three zeros.
     sigmas.push(0.0);
@@ -48,7 +48,25 @@ fn geometric_mean(sigma: f64, next: f64) -> f64 {
     f64::from((high - (high - low) * 0.5).exp())
 }
 
-/// What both forms of DPM-Solver-2 share: steps with an evaluation at their level and one at a level in between.
+/// Where the forms differ in their timesteps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
+    /// They are kept in f32; those of Karras levels are rounded to whole ones.
+    KDpm2,
+    /// They are kept in f64.
+    Sde,
+}
+
+impl Class {
+    fn kept(self) -> fn(f64) -> f64 {
+        match self {
+            Class::KDpm2 => |timestep| f64::from(timestep as f32),
+            Class::Sde => |timestep| timestep,
+        }
+    }
+}
+
+/// What all forms of DPM-Solver-2 share: steps with an evaluation at their level and one at a level in between.
 pub(super) struct TwoLevels {
     /// The levels of the steps, and the final one.
     pub(super) sigmas: Vec<f64>,
@@ -64,9 +82,14 @@ pub(super) struct TwoLevels {
 
 impl TwoLevels {
     /// Computes the steps; `between` gives the level in between from a step's level and the next.
-    pub(super) fn new(fields: &Fields, request: &ScheduleRequest, between: impl Fn(f64, f64) -> f64) -> Result<Self> {
+    pub(super) fn new(
+        fields: &Fields,
+        request: &ScheduleRequest,
+        class: Class,
+        between: impl Fn(f64, f64) -> f64,
+    ) -> Result<Self> {
         let spacing = SigmaSpacing::read(fields)?;
-        let (levels, numbers) = Exploding::new(fields, spacing, FinalSigmas::Zero, request)?;
+        let (levels, numbers) = Exploding::with_timesteps(fields, spacing, FinalSigmas::Zero, request, class.kept())?;
         let training = sigmas::TrainingSigmas::new(&betas::positive_alphas_cumprod(fields)?)?;
         // As f32, as diffusers has them: the steps from the highest level enlarge what a last bit does.
         let sigmas: Vec<f64> = levels.sigmas.iter().map(|sigma| f64::from(*sigma as f32)).collect();
@@ -74,7 +97,7 @@ impl TwoLevels {
         let between: Vec<f64> = inner.windows(2).map(|pair| between(pair[0], pair[1])).collect();
         let timesteps_between = between.iter().map(|sigma| training.timestep_of(*sigma)).collect();
         let mut timesteps = numbers.timesteps;
-        if spacing == SigmaSpacing::Karras {
+        if class == Class::KDpm2 && spacing == SigmaSpacing::Karras {
             timesteps.iter_mut().for_each(|timestep| *timestep = timestep.round_ties_even());
         }
         let timesteps = (timesteps, timesteps_between);

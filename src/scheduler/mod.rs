@@ -3,14 +3,16 @@
 //! A [`SchedulerConfig`] is a model's `scheduler_config.json`; [`SchedulerConfig::select`] swaps the algorithm as
 //! diffusers' `from_config` does; [`SchedulerConfig::schedule`] computes a [`Schedule`], which is immutable and shared;
 //! [`Schedule::start`] (or `start_from`, part-way) makes one image's [`Sampler`], a small state machine that asks for evaluations of the network.
-//! Nothing here seeds noise, runs a network or reads a file. Numbers agree with diffusers 0.42.1 to 1e-5 of the largest of
-//! each array (tests/golden.rs); where that reference is wrong the function that differs says so.
+//! Nothing here runs a network or reads a file; noise comes from the image's own source. Numbers agree with diffusers 0.42.1
+//! to 1e-5 of the largest of each array (tests/golden.rs says where less, and why); where that reference is wrong the
+//! function that differs says so.
 //!
 //! To add an algorithm: one file with a `pub(super) static ALGORITHM: Algorithm`, its `mod` line here and its line in
 //! `registry::ALGORITHMS`. Everything else (names, help, fields, errors) follows from the entry.
 
 mod beta_distribution;
 mod betas;
+mod brownian;
 mod clipping;
 mod config;
 mod custom;
@@ -26,6 +28,7 @@ mod prediction;
 mod registry;
 mod request;
 mod schedule;
+mod seed_sequence;
 mod sigmas;
 mod table;
 mod timesteps;
@@ -35,6 +38,7 @@ mod ddim;
 mod ddpm;
 mod deis_multistep;
 mod dpmsolver_multistep;
+mod dpmsolver_sde;
 mod dpmsolver_singlestep;
 mod edm_dpmsolver_multistep;
 mod edm_euler;

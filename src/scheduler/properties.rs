@@ -35,7 +35,13 @@ fn evaluations(name: &str, n: usize) -> usize {
     match name {
         "pndm" => n + 9,
         "plms" if n > 1 => n + 1,
-        _ if name.starts_with("heun") || name.starts_with("dpm2") || name == "flow_heun" => 2 * n - 1,
+        _ if name.starts_with("heun")
+            || name.starts_with("dpm2")
+            || name.starts_with("dpmpp_sde")
+            || name == "flow_heun" =>
+        {
+            2 * n - 1
+        }
         _ => n,
     }
 }
@@ -48,6 +54,14 @@ fn config(name: &str, fields: serde_json::Value) -> SchedulerConfig {
 struct Counted(Box<dyn Noise>, usize);
 
 impl Noise for Counted {
+    fn seed(&self) -> u64 {
+        self.0.seed()
+    }
+
+    fn with_seed(&self, seed: u64) -> Box<dyn Noise> {
+        self.0.with_seed(seed)
+    }
+
     fn draw(&mut self, shape: (usize, usize, usize)) -> Array3<f32> {
         self.1 += 1;
         self.0.draw(shape)
@@ -200,6 +214,8 @@ fn noise_is_drawn_where_the_algorithm_does_and_nowhere_else() {
         ("ddpm", 0.0, 4),
         ("dpm2_a", 0.0, 4),
         ("sa_solver", 0.0, 5),
+        // Its noise is of streams of its own.
+        ("dpmpp_sde", 0.0, 0),
         ("lcm", 0.0, 4),
         ("tcd", 0.0, 0),
         ("tcd", 0.3, 4),

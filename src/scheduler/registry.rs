@@ -6,9 +6,10 @@ use super::fields::{Fields, Neutral};
 use super::request::ScheduleRequest;
 use super::schedule::Schedule;
 use super::{
-    ddim, ddpm, deis_multistep, dpmsolver_multistep, dpmsolver_singlestep, edm_dpmsolver_multistep, edm_euler,
-    euler_ancestral_discrete, euler_discrete, flow_match_euler_discrete, flow_match_heun_discrete, heun_discrete,
-    k_dpm_2_ancestral_discrete, k_dpm_2_discrete, lcm, lms_discrete, pndm, sasolver, tcd, unipc_multistep,
+    ddim, ddpm, deis_multistep, dpmsolver_multistep, dpmsolver_sde, dpmsolver_singlestep, edm_dpmsolver_multistep,
+    edm_euler, euler_ancestral_discrete, euler_discrete, flow_match_euler_discrete, flow_match_heun_discrete,
+    heun_discrete, k_dpm_2_ancestral_discrete, k_dpm_2_discrete, lcm, lms_discrete, pndm, sasolver, tcd,
+    unipc_multistep,
 };
 
 /// Every algorithm; the order is that of help texts.
@@ -22,6 +23,7 @@ static ALGORITHMS: &[&Algorithm] = &[
     &unipc_multistep::ALGORITHM,
     &deis_multistep::ALGORITHM,
     &dpmsolver_singlestep::ALGORITHM,
+    &dpmsolver_sde::ALGORITHM,
     &sasolver::ALGORITHM,
     &lms_discrete::ALGORITHM,
     &heun_discrete::ALGORITHM,

@@ -171,11 +171,6 @@ impl TrainingSigmas {
         low as f64 + weight
     }
 
-    /// Returns the timesteps of `sigmas`, in f32 as diffusers has them.
-    pub(super) fn timesteps_of(&self, sigmas: &[f64]) -> Vec<f64> {
-        sigmas.iter().map(|sigma| f64::from(self.timestep_of(*sigma) as f32)).collect()
-    }
-
     /// Returns `sigmas` with the final level appended: 0, or the smallest of training (`final_sigmas_type`).
     ///
     /// # Errors

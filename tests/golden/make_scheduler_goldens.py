@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes schedulers.json and schedulers.npy: traces of diffusers' schedulers, for tests/golden.rs.
 
-    python tests/golden/make_scheduler_goldens.py            # diffusers 0.42.1
+    python tests/golden/make_scheduler_goldens.py            # diffusers 0.42.1, torchsde 0.2.6
 
 The network is `fake_model`, which tests/golden.rs computes too; initial latents and fresh noise come from one CPU
 generator (tests/golden.rs draws them with its own torch-cpu noise). schedulers.json lists configs, each with its runs:
@@ -322,6 +322,17 @@ def sasolver_configs():
         yield name, SCALED, own, 0.0, {}
 
 
+def dpmsolver_sde_configs():
+    name, seed = "DPMSolverSDEScheduler", {"noise_sampler_seed": 77}
+    for level in ({}, {"use_karras_sigmas": True}, {"use_exponential_sigmas": True}, {"use_beta_sigmas": True}):
+        for prediction in ("epsilon", "v_prediction"):
+            yield name, SCALED, {**seed, **level, "prediction_type": prediction}, 0.0, {}
+    for request in ({}, {"strength": 0.3}, {"strength": 0.8}):
+        yield name, {}, {**seed, "timestep_spacing": "leading", "steps_offset": 1}, 0.0, request
+    yield name, {}, {"noise_sampler_seed": 2**40 + 5, "timestep_spacing": "trailing"}, 0.0, {}
+    yield name, {}, {"noise_sampler_seed": SEED}, 0.0, {}
+
+
 AYS_15, AYS_XL = ([float(t) for t in AysSchedules[f"StableDiffusion{kind}Timesteps"]] for kind in ("", "XL"))
 
 
@@ -412,6 +423,10 @@ def trace(scheduler, steps, eta, strength=None, **request):
     if isinstance(scheduler, diffusers.LMSDiscreteScheduler):
         # Its coefficients are integrals of products of f32 numbers, good to 7e-5 only; of these they are as they are meant.
         scheduler.sigmas = scheduler.sigmas.double()
+    if isinstance(scheduler, diffusers.DPMSolverSDEScheduler):
+        # Levels to go down to are differences of near equals; and torchsde rounds times to a millionth, so that a last bit
+        # of a level moves the noise by a thousandth.
+        scheduler.sigmas = scheduler.sigmas.double()
     exact = integrates_noise(scheduler)
     if exact:
         scheduler.sigmas = scheduler.sigmas.double()
@@ -460,7 +475,7 @@ def main():
     plain = ((*case, {}) for case in configs())
     part_way = ((*case, {"strength": strength}) for case in part_way_configs() for strength in STRENGTHS)
     for name, betas, other, eta, request in chain(plain, part_way, custom_configs(), sized_configs(),
-                                                  flow_family_configs(), sasolver_configs()):
+                                                  flow_family_configs(), sasolver_configs(), dpmsolver_sde_configs()):
         config = {**betas, **other}
         train = config.get("num_train_timesteps", 1000)
         kept, fresh = [], getattr(diffusers, name).from_config(config)

@@ -87,7 +87,9 @@ def models(family, work, small):
 
 def pipelines(family, folder):
     """diffusers' pipeline of each of the family's tasks, over the same modules."""
-    base = diffusers.DiffusionPipeline.from_pretrained(folder)
+    index = json.loads((folder / "model_index.json").read_text())
+    absent = {name: None for name, value in index.items() if value == [None, None]}
+    base = diffusers.DiffusionPipeline.from_pretrained(folder, **absent)
     made = {}
     for task, class_name in table.PIPELINES[family].items():
         kind = getattr(diffusers, class_name)

@@ -134,7 +134,7 @@ def sdxl_refiner():
     r = Rows(guidance=5.0)
     r.img2img("", "ddim", "euler_a", "dpmpp_2m_karras", "unipc")
     r.img2img("euler", note="aesthetic scores", aesthetic_score=7.5, negative_aesthetic_score=1.0)
-    r.img2img("euler", note="sizes", original_size="640x480", crops_coords_top_left="8x4", target_size="96x64")
+    r.img2img("euler", note="sizes", original_size="640x480", crops_coords_top_left="8x4")
     r.img2img("euler", note="strength 0.3", strength=0.3)
     return r.made
 
@@ -149,7 +149,7 @@ def turbo():
 
 def lcm():
     r = Rows(guidance=8.5, steps=4, negative=False)
-    r.text("", "", "lcm", "ddim", "euler", "tcd")
+    r.text("", "", "lcm")
     r.text("", note="guidance 1", guidance_scale=1.0)
     r.text("", note="guidance 4", guidance_scale=4.0)
     r.img2img("", "", "")
@@ -202,7 +202,7 @@ def flux():
 
 def flux_schnell():
     r = Rows(guidance=0.0, steps=2, negative=False)
-    r.text("", "", "flow_heun")
+    r.text("", "", "flow_euler")
     r.text("", note="wide", width=96)
     return r.made
 

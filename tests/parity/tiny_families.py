@@ -5,20 +5,16 @@
 
 Each is saved with `save_pretrained` as DIR/<family>. Classes, switches and configs are those of the real models; widths
 are of 16 to 96, latents of 8x8. The weights are drawn so that activations keep a size of about one: pictures are then
-neither gray nor saturated and depend on prompt, guidance and noise, which the script checks with `--look`. `--small` makes
-models of a few hundred kilobytes, for goldens in git. The same seed gives the same weights.
+neither gray nor saturated and depend on prompt, guidance and noise. `--small` makes models of a few hundred kilobytes, for
+goldens in git. The same bytes every time.
 """
 import argparse
-import json
-import sys
-import zlib
 from pathlib import Path
 
 import diffusers
-import numpy as np
 import torch
 import transformers
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import pre_tokenizers
 
 LENGTH = 77
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
@@ -44,18 +40,20 @@ class Sizes:
         self.small = small
 
 
+def words():
+    """The words of TEXTS, each once, in their order. (A trainer of tokenizers breaks ties by chance.)"""
+    return list(dict.fromkeys(word.strip(",") for text in TEXTS for word in text.split()))
+
+
 def clip_tokenizer(sizes, pad_token=EOS):
-    """transformers' CLIPTokenizer over a vocabulary in CLIP's form: bytes, bytes at a word's end, merges, BOS, EOS."""
+    """transformers' CLIPTokenizer over a vocabulary in CLIP's form: bytes, bytes at a word's end, merges, BOS, EOS. The
+    merges build the words of TEXTS letter by letter."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    bpe = Tokenizer(models.BPE(unk_token=EOS, end_of_word_suffix="</w>", continuing_subword_prefix=""))
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    words = [" ".join(text.replace(",", " ,").split()) for text in TEXTS]
-    bpe.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.WhitespaceSplit(), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
-    bpe.train_from_iterator(words, trainers.BpeTrainer(
-        vocab_size=256 + sizes.merges, min_frequency=1, initial_alphabet=alphabet, end_of_word_suffix="</w>",
-        show_progress=False))
-    merges = [tuple(pair) for pair in json.loads(bpe.to_str())["model"]["merges"]]
+    merges = []
+    for word in filter(str.isalpha, words()):
+        letters = [*word[:-1], f"{word[-1]}</w>"]
+        merges += [("".join(letters[:i]), letters[i]) for i in range(1, len(letters))]
+    merges = list(dict.fromkeys(merges))[:sizes.merges]
     tokens = [*alphabet, *(f"{symbol}</w>" for symbol in alphabet), *(a + b for a, b in merges), BOS, EOS]
     vocab = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
     return transformers.CLIPTokenizer(
@@ -63,14 +61,12 @@ def clip_tokenizer(sizes, pad_token=EOS):
         model_max_length=LENGTH)
 
 
-def t5_tokenizer(sizes, model_max_length=512):
-    """transformers' T5Tokenizer over a Unigram vocabulary: <pad>, </s>, <unk>, then pieces by falling score."""
-    unigram = Tokenizer(models.Unigram())
-    unigram.pre_tokenizer = pre_tokenizers.Metaspace()
-    unigram.train_from_iterator(TEXTS * 3, trainers.UnigramTrainer(
-        vocab_size=120 if sizes.small else 200, unk_token="<unk>", special_tokens=["<pad>", "</s>", "<unk>"],
-        initial_alphabet=[*map(chr, range(33, 127))], show_progress=False))
-    vocab = [(piece, score) for piece, score in json.loads(unigram.to_str())["model"]["vocab"]]
+def t5_tokenizer(model_max_length=512):
+    """transformers' T5Tokenizer over a Unigram vocabulary: <pad>, </s>, <unk>, words and their beginnings, characters."""
+    pieces = ["\u2581", *(f"\u2581{word}" for word in words()), *(f"\u2581{word[:3]}" for word in words() if len(word) > 5)]
+    scored = [(piece, -2 - 0.125 * i) for i, piece in enumerate(dict.fromkeys(pieces))]
+    scored += [(chr(code), -12 - code / 128) for code in range(33, 127)]
+    vocab = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *scored]
     return transformers.T5Tokenizer(vocab=vocab, extra_ids=0, additional_special_tokens=None,
                                     model_max_length=model_max_length)
 
@@ -185,8 +181,6 @@ def stable_diffusion(sizes, class_name, kind, pad_token=EOS, act="quick_gelu", e
     """A pipeline of one CLIP, one UNet, one VAE. `kind` is the scheduler, `config` the UNet's."""
     tokenizer = clip_tokenizer(sizes, pad_token)
     extra = {} if class_name == "LatentConsistencyModelPipeline" else dict(image_encoder=None)
-    if class_name == "StableDiffusionInstructPix2PixPipeline":
-        extra = dict(image_encoder=None)
     eos = len(tokenizer) - 1 if eos == "true" else 2
     return getattr(diffusers, class_name)(
         vae=vae(sizes, 1), text_encoder=clip(sizes, 2, tokenizer, act=act, eos=eos), tokenizer=tokenizer,
@@ -250,7 +244,7 @@ def sdxl_refiner(sizes):
 
 def sd3_of(sizes, with_t5, **config):
     tokenizer, tokenizer_2 = clip_tokenizer(sizes), clip_tokenizer(sizes, "!")
-    tokenizer_3 = t5_tokenizer(sizes) if with_t5 else None
+    tokenizer_3 = t5_tokenizer() if with_t5 else None
     transformer = diffusers.SD3Transformer2DModel(
         sample_size=8, in_channels=16, out_channels=16, num_layers=2 if sizes.small else 3, attention_head_dim=8,
         num_attention_heads=2 if sizes.small else 4, caption_projection_dim=16 if sizes.small else 32,
@@ -282,7 +276,7 @@ def sd3_no_t5(sizes):
 
 
 def flux_of(sizes, guidance_embeds, kind):
-    tokenizer, tokenizer_2 = clip_tokenizer(sizes), t5_tokenizer(sizes)
+    tokenizer, tokenizer_2 = clip_tokenizer(sizes), t5_tokenizer()
     transformer = diffusers.FluxTransformer2DModel(
         in_channels=64, num_layers=1 if sizes.small else 2, num_single_layers=1 if sizes.small else 2,
         attention_head_dim=16, num_attention_heads=1 if sizes.small else 2, joint_attention_dim=sizes.t5,
