@@ -7,6 +7,7 @@ mod images;
 mod member;
 mod networks;
 mod pool;
+mod probe;
 mod start;
 mod tiles;
 
@@ -20,6 +21,7 @@ pub use images::{Images, ReadImage};
 pub use member::{Kept, Lane, Member, TextEmbeds};
 pub use networks::{Encoded, LatentDistribution, TextEncoder, TimestepInput, Unet, UnetInputs, VaeDecoder, VaeEncoder};
 pub use pool::{Departure, LanePool};
+pub use probe::{UnetEntry, probe_unet, probe_vae};
 pub use start::{Starter, schedule_request};
 pub use tiles::{TiledVae, Tiling};
 

@@ -80,6 +80,8 @@ impl Inspection {
     }
 }
 
+const SAFETY_CHECKERS: [&str; 2] = ["safety_checker", "safety_checker.onnx"];
+
 const TEXT_ENCODERS: [&str; 3] = ["text_encoder", "text_encoder_2", "text_encoder_3"];
 
 /// Returns every graph with the name of its part.
@@ -101,20 +103,26 @@ fn report(part: &'static str, graph: &GraphFile) -> GraphReport {
 fn notes(spec: &ModelSpec) -> Vec<String> {
     let mut notes = vec![match spec.unet.timestep_shape {
         TimestepShape::PerLane => "timestep [batch]: images at different steps share a call".to_string(),
-        TimestepShape::Scalar => "timestep scalar: only images at the same step share a call".to_string(),
+        TimestepShape::Scalar => {
+            "timestep scalar: only images at the same step share a call; `onnx/widen_timestep.py` lifts that"
+                .to_string()
+        }
         TimestepShape::One => "timestep [1]: only images at the same step share a call".to_string(),
     }];
     if spec.unet.timestep.dtype.is_int() {
-        notes.push("timestep is an integer: schedules with fractional timesteps are rounded".into());
+        notes.push("timestep is an integer: fractional timesteps (Karras sigmas and others) are rounded".into());
     }
     if spec.unet.timestep.dtype == Dtype::Float16 {
         notes.push("timestep is float16: whole numbers up to 2048 are exact, fractional timesteps lose digits".into());
     }
     if let Some(lanes) = spec.fixed_lanes {
-        notes.push(format!("the UNet's batch is fixed to {lanes}: calls are padded to it"));
+        notes.push(format!("the UNet's batch is fixed to {lanes}: calls are cut and filled up to it"));
     }
     if let Some((width, height)) = spec.fixed_size {
         notes.push(format!("the size is fixed to {width}x{height}"));
+    }
+    if SAFETY_CHECKERS.iter().any(|name| spec.dir.join(name).exists()) {
+        notes.push("the safety checker in the folder is not run".into());
     }
     notes.extend(pipeline_notes(spec));
     notes.extend(spec.assumed.iter().cloned());
@@ -169,7 +177,8 @@ fn pipeline_notes(spec: &ModelSpec) -> Vec<String> {
 impl fmt::Display for Inspection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (width, height) = self.default_size;
-        writeln!(f, "{} ({}, {:?})", self.dir, self.class_name, self.family)?;
+        let class_name = if self.class_name.is_empty() { "no model_index.json" } else { &self.class_name };
+        writeln!(f, "{} ({class_name}, {:?})", self.dir, self.family)?;
         writeln!(f, "  size        {width}x{height}, multiples of {}", self.size_multiple)?;
         let latents = &self.recipe.latents;
         write!(f, "  latents     {} channels, {} pixels a cell", latents.channels, latents.vae_scale_factor)?;

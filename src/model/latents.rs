@@ -6,24 +6,28 @@ use super::vae_graphs::VaeDecoderGraph;
 use crate::error::Result;
 use crate::recipe::LatentSpace;
 
-/// Returns the latent space; what no config says is put into `assumed`.
+/// Returns the latent space; what no config says is put into `assumed`. `said` is the scaling factor of pyke's file.
 ///
 /// # Errors
 /// The config holds something that no VAE has.
 pub(super) fn space(
     family: Family,
     vae: Option<&Config>,
+    said: Option<f64>,
     decoder: &VaeDecoderGraph,
     assumed: &mut Vec<String>,
 ) -> Result<LatentSpace> {
     let default = defaults(family);
     let Some(vae) = vae else {
+        let scaling_factor = said.unwrap_or(default.scaling_factor);
+        let vae_scale_factor = scale_of_graph(decoder).unwrap_or(default.vae_scale_factor);
         let channels = decoder.latent_sample.fixed(1).unwrap_or(default.channels);
+        let factor = if said.is_none() { format!("scaling_factor {scaling_factor}, ") } else { String::new() };
         assumed.push(format!(
-            "no config.json beside the VAE decoder: {} pixels a latent cell, scaling_factor {}, shift_factor {} assumed",
-            default.vae_scale_factor, default.scaling_factor, default.shift_factor
+            "no config.json beside the VAE decoder: {vae_scale_factor} pixels a latent cell, {factor}shift_factor {} assumed",
+            default.shift_factor
         ));
-        return Ok(LatentSpace { channels, ..default });
+        return Ok(LatentSpace { channels, vae_scale_factor, scaling_factor, ..default });
     };
     let said = vae.count("latent_channels")?;
     Ok(LatentSpace {
@@ -33,6 +37,13 @@ pub(super) fn space(
         shift_factor: vae.number("shift_factor")?.unwrap_or(0.0),
         statistics: statistics(vae)?,
     })
+}
+
+/// Returns the pixels of a latent cell, where the decoder's graph fixes both heights.
+fn scale_of_graph(decoder: &VaeDecoderGraph) -> Option<u32> {
+    let (cells, pixels) = (decoder.latent_sample.fixed(2)?, decoder.sample.fixed(2)?);
+    let scale = u32::try_from(pixels.checked_div(cells)?).ok()?;
+    (scale > 0 && scale as usize * cells == pixels).then_some(scale)
 }
 
 /// What the families' published VAEs have.

@@ -1,12 +1,13 @@
 //! Where exporters put the parts of a model. Reads folders.
 //!
 //! Every part is a folder with one graph. optimum, diffusers' old converter, Olive and ours agree on the folders' names;
-//! the demos of ONNX Runtime and NVIDIA have names of their own, with the device in them.
+//! the demos of ONNX Runtime and NVIDIA have names of their own, with the device in them. pyke's graphs lie side by side.
 
 use std::path::{Path, PathBuf};
 
 use super::config::missing;
 use super::graph_file::GraphFile;
+use super::pyke::Pyke;
 use crate::error::{Error, ErrorKind, Location, Result};
 
 /// A network of a model.
@@ -38,13 +39,29 @@ impl Part {
 #[derive(Debug, Clone)]
 pub(super) struct Layout {
     root: PathBuf,
+    pyke: Option<Pyke>,
 }
 
+/// Where the parts are: beside the configs, or where the demos of ONNX Runtime and of NVIDIA put them.
+const PARTS_FOLDERS: [&str; 3] = ["", "engine", "onnx"];
+
 impl Layout {
-    /// Returns the layout of the model folder `dir`. Demos put the parts into `engine/`.
-    pub(super) fn of(dir: &Path) -> Layout {
-        let engine = dir.join("engine");
-        Layout { root: if engine.is_dir() { engine } else { dir.to_path_buf() } }
+    /// Returns the layout of the model folder `dir`.
+    ///
+    /// # Errors
+    /// It is pyke's, and the file that says so is broken.
+    pub(super) fn of(dir: &Path) -> Result<Layout> {
+        if let Some(pyke) = Pyke::read_if_there(dir)? {
+            return Ok(Layout { root: dir.to_path_buf(), pyke: Some(pyke) });
+        }
+        let mut layouts = PARTS_FOLDERS.iter().map(|name| Layout { root: dir.join(name), pyke: None });
+        let with_unet = layouts.find(|layout| !matches!(layout.has(Part::Unet), Ok(false)));
+        Ok(with_unet.unwrap_or_else(|| Layout { root: dir.to_path_buf(), pyke: None }))
+    }
+
+    /// Returns what pyke's file says, if the layout is pyke's.
+    pub(super) fn pyke(&self) -> Option<&Pyke> {
+        self.pyke.as_ref()
     }
 
     /// Returns whether the part is there.
@@ -71,6 +88,9 @@ impl Layout {
     }
 
     fn find(&self, part: Part) -> Result<Option<PathBuf>> {
+        if let Some(pyke) = &self.pyke {
+            return Ok(pyke.graph(part).map(|path| self.root.join(path)));
+        }
         for name in part.folders() {
             let folder = self.root.join(name);
             let folder = if folder.is_dir() { Some(folder) } else { self.with_device(name) };

@@ -8,7 +8,9 @@ use super::fit;
 use super::hash::hash_files;
 use super::latents;
 use super::layout::{Layout, Part};
+use super::pyke::{PYKE_FILE, Pyke};
 use super::recipes::Facts;
+use super::scheduler_file::scheduler_config;
 use super::text_part::TextPart;
 use super::unet_graph::UnetGraph;
 use super::vae_graphs::{VaeDecoderGraph, VaeEncoderGraph};
@@ -67,21 +69,19 @@ impl ModelSpec {
             Some(index) => index.string("_class_name")?.map(str::to_string),
             None => None,
         };
-        let layout = Layout::of(dir);
+        let mut assumed = Vec::new();
+        let layout = Layout::of(dir)?;
         let unet = layout.graph(Part::Unet)?;
         let family = Family::identify(dir, class_name.as_deref(), &unet)?;
         let unet = UnetGraph::bind(unet)?;
-        let texts = TextPart::open_all(dir, &layout, family)?;
+        let texts = TextPart::open_all(dir, &layout, family, &mut assumed)?;
         let vae_decoder = VaeDecoderGraph::bind(layout.graph(Part::VaeDecoder)?)?;
         let vae_encoder = layout.optional_graph(Part::VaeEncoder)?.map(VaeEncoderGraph::bind).transpose()?;
         let unet_config = Config::read_if_there(&unet.file.config_path())?;
         let vae_config = Config::read_if_there(&vae_decoder.file.config_path())?;
-        let scheduler = Config::read(
-            dir.join("scheduler").join("scheduler_config.json"),
-            "it says how noise was added in training; copy it from the original model",
-        )?;
-        let mut assumed = Vec::new();
-        let space = latents::space(family, vae_config.as_ref(), &vae_decoder, &mut assumed)?;
+        let scheduler_config = scheduler_config(dir, &layout, &unet, &mut assumed)?;
+        let said = layout.pyke().and_then(Pyke::scaling_factor);
+        let space = latents::space(family, vae_config.as_ref(), said, &vae_decoder, &mut assumed)?;
         let class_name = class_name.unwrap_or_default();
         let recipe = Facts {
             dir,
@@ -98,7 +98,7 @@ impl ModelSpec {
         let fixed_size = fixed_size(&unet, scale);
         let default_size = match fixed_size {
             Some(size) => size,
-            None => default_size(unet_config.as_ref(), scale, recipe.patch_size.is_some())?,
+            None => default_size(unet_config.as_ref(), scale, default_cells(family))?,
         };
         let spec = ModelSpec {
             dir: dir.to_path_buf(),
@@ -114,7 +114,7 @@ impl ModelSpec {
             },
             attention_heads: attention_heads(unet_config.as_ref())?,
             vae_sample_size: vae_sample_size(vae_config.as_ref())?,
-            scheduler_config: scheduler.text,
+            scheduler_config,
             recipe,
             texts,
             unet,
@@ -122,8 +122,27 @@ impl ModelSpec {
             vae_encoder,
             assumed,
         };
+        let spec = ModelSpec { assumed: spec.assume(index.is_some(), unet_config.is_some()), ..spec };
         fit::check(&spec, unet_config.as_ref())?;
         Ok(spec)
+    }
+
+    /// Returns what was assumed so far, and what is without `model_index.json` and the UNet's config.
+    fn assume(&self, has_index: bool, has_unet_config: bool) -> Vec<String> {
+        let mut assumed = self.assumed.clone();
+        if !has_index {
+            let defaults = &self.recipe.defaults;
+            assumed.push(format!(
+                "no model_index.json: the kind of model is told by the UNet's inputs; {} steps, guidance_scale {} assumed",
+                defaults.num_inference_steps, defaults.guidance_scale
+            ));
+        }
+        if !has_unet_config && self.fixed_size.is_none() {
+            let ((width, height), multiple) = (self.default_size, self.size_multiple);
+            let sizes = format!("{width}x{height} where a row gives no size, and multiples of {multiple} pixels");
+            assumed.push(format!("no config.json beside the UNet: {sizes} assumed"));
+        }
+        assumed
     }
 
     /// Returns the BLAKE3 hash (64 hex digits) over the name and bytes of every file that changes pixels: graphs, weights,
@@ -142,7 +161,7 @@ impl ModelSpec {
         let graphs: Vec<_> = texts.chain([&self.unet.file, &self.vae_decoder.file]).chain(encoder).collect();
         let configs = graphs.iter().map(|graph| graph.config_path());
         let tokenizers = self.texts.iter().flat_map(TextPart::tokenizer_files);
-        let others = ["model_index.json", "scheduler/scheduler_config.json"].map(|name| self.dir.join(name));
+        let others = ["model_index.json", "scheduler/scheduler_config.json", PYKE_FILE].map(|name| self.dir.join(name));
         let optional = configs.chain(tokenizers).chain(others).filter(|path| path.is_file());
         let weights = graphs.iter().flat_map(|graph| graph.external_files());
         graphs.iter().map(|graph| graph.path.clone()).chain(weights).chain(optional).collect()
@@ -173,10 +192,13 @@ fn fixed_size(unet: &UnetGraph, vae_scale_factor: u32) -> Option<(u32, u32)> {
     Some((pixels(3)?, pixels(2)?))
 }
 
-/// Returns width and height in pixels of `sample_size`, or diffusers' 64 latent cells (128 for transformers) where no config
-/// says it.
-fn default_size(unet: Option<&Config>, vae_scale_factor: u32, transformer: bool) -> Result<(u32, u32)> {
-    let cells = if transformer { 128 } else { 64 };
+/// Returns the side in latent cells that diffusers' pipelines of a family take where no config says it.
+fn default_cells(family: Family) -> u32 {
+    if family == Family::StableDiffusion { 64 } else { 128 }
+}
+
+/// Returns width and height in pixels of `sample_size`, or of `cells` where no config says it.
+fn default_size(unet: Option<&Config>, vae_scale_factor: u32, cells: u32) -> Result<(u32, u32)> {
     let Some(unet) = unet else { return Ok((cells * vae_scale_factor, cells * vae_scale_factor)) };
     let sizes = unet.counts("sample_size")?.unwrap_or_else(|| vec![cells as usize]);
     let pixels = |cells: usize| u32::try_from(cells).ok().and_then(|cells| cells.checked_mul(vae_scale_factor));

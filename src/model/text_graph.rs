@@ -69,7 +69,7 @@ impl TextEncoderGraph {
         file.only_inputs(&[&input_ids])?;
         let numbered = numbered(&file);
         // Of N layers there are the embeddings, 0, and N outputs; optimum leaves the last out.
-        let layers = layers.or(numbered.last().map(|(number, _)| *number)).unwrap_or(0);
+        let layers = layers.or(numbered.last().map(|(number, _)| layers_of(*number, layer))).unwrap_or(0);
         let hidden_states = match layer {
             Layer::Unused => None,
             Layer::Last => Some(file.output(&HIDDEN)?),
@@ -81,6 +81,12 @@ impl TextEncoderGraph {
         let pooled = if pooled { Some(file.output(&POOLED)?) } else { None };
         Ok(TextEncoderGraph { file, input_ids, hidden_states, pooled, skipped })
     }
+}
+
+/// Returns the number of layers of an encoder whose last `hidden_states` has this number, where no config says it. Encoders
+/// of models that take the layer before the last have 12 or 32: an odd number means that the last was left out.
+fn layers_of(last: usize, layer: Layer) -> usize {
+    if layer == Layer::Penultimate { last.next_multiple_of(2) } else { last }
 }
 
 /// Returns the outputs `hidden_states.N`, rising.

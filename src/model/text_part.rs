@@ -6,9 +6,10 @@ use super::config::{Config, missing, read_bytes_if_there, read_text_if_there};
 use super::family::Family;
 use super::graph_file::GraphFile;
 use super::layout::{Layout, Part};
+use super::pyke::Pyke;
 use super::recipes::{TextUse, text_uses};
 use super::text_graph::{Layer, TextEncoderGraph};
-use crate::error::{Error, ErrorKind, Location, Result};
+use crate::error::{Location, Result};
 use crate::prompt::{PromptTokenizer, TokenizerFiles};
 
 /// One of a model's text encoders.
@@ -33,26 +34,44 @@ pub struct TextPart {
 const TOKENIZER_FILES: [&str; 5] =
     ["tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"];
 
+const CLIP_TOKENS: usize = 77;
+
 const PARTS: [(Part, &str); 3] =
     [(Part::TextEncoder, "tokenizer"), (Part::TextEncoder2, "tokenizer_2"), (Part::TextEncoder3, "tokenizer_3")];
 
 impl TextPart {
-    /// Reads the text encoders of the model folder `dir`.
+    /// Reads the text encoders of the model folder `dir`; what nothing there says is put into `assumed`.
     ///
     /// # Errors
     /// One that the family needs is not there, or one of its files is broken.
-    pub(super) fn open_all(dir: &Path, layout: &Layout, family: Family) -> Result<Vec<TextPart>> {
+    pub(super) fn open_all(
+        dir: &Path,
+        layout: &Layout,
+        family: Family,
+        assumed: &mut Vec<String>,
+    ) -> Result<Vec<TextPart>> {
         let mut there = [false; 3];
         for (there, (part, _)) in there.iter_mut().zip(PARTS) {
             *there = layout.has(part)?;
         }
         let uses = text_uses(family, there).into_iter().zip(PARTS);
         let uses = uses.filter_map(|(text_use, (part, tokenizer))| Some((text_use?, part, tokenizer)));
-        uses.map(|(text_use, part, tokenizer)| TextPart::open(layout.graph(part)?, dir.join(tokenizer), text_use))
-            .collect()
+        let pyke = layout.pyke();
+        let said = pyke.and_then(Pyke::model_max_length);
+        uses.map(|(text_use, part, tokenizer)| {
+            let tokenizer = dir.join(pyke.map_or(Path::new(tokenizer), Pyke::tokenizer_folder));
+            TextPart::open(layout.graph(part)?, tokenizer, text_use, said, assumed)
+        })
+        .collect()
     }
 
-    fn open(file: GraphFile, tokenizer_dir: PathBuf, text_use: TextUse) -> Result<TextPart> {
+    fn open(
+        file: GraphFile,
+        tokenizer_dir: PathBuf,
+        text_use: TextUse,
+        said: Option<usize>,
+        assumed: &mut Vec<String>,
+    ) -> Result<TextPart> {
         let config = Config::read_if_there(&file.config_path())?;
         let count = |keys: &[&str]| -> Result<Option<usize>> {
             let Some(config) = &config else { return Ok(None) };
@@ -66,9 +85,9 @@ impl TextPart {
         let width = width.or(count(&["hidden_size", "d_model"])?);
         let limit = match text_use.max_sequence_length {
             Some(limit) => Some(graph.input_ids.fixed(1).map_or(limit, |fixed| fixed.min(limit))),
-            None => token_limit(&tokenizer_dir)?.or(graph.input_ids.fixed(1)).or(max_positions),
+            None => token_limit(&tokenizer_dir)?.or(said).or(graph.input_ids.fixed(1)).or(max_positions),
         };
-        let model_max_length = limit.ok_or_else(|| unknown_limit(&graph.file, &tokenizer_dir))?;
+        let model_max_length = limit.unwrap_or_else(|| clip_limit(&graph.file, assumed));
         Ok(TextPart { graph, tokenizer_dir, tokenizer, model_max_length, max_positions, width, text_use })
     }
 
@@ -104,10 +123,11 @@ fn token_limit(tokenizer_dir: &Path) -> Result<Option<usize>> {
     Ok(limit.map(|limit| limit as usize))
 }
 
-fn unknown_limit(graph: &GraphFile, tokenizer_dir: &Path) -> Error {
-    Error::new(ErrorKind::Model, "bad_model_config", "nothing says how many token ids a text becomes")
-        .at(Location::file(graph.config_path()))
-        .hint(format!("give `model_max_length` in {}", tokenizer_dir.join("tokenizer_config.json").display()))
+/// Returns the positions of every published CLIP, where neither tokenizer nor encoder says how many there are.
+fn clip_limit(graph: &GraphFile, assumed: &mut Vec<String>) -> usize {
+    let path = graph.path.display();
+    assumed.push(format!("nothing says how many token ids {path} takes: {CLIP_TOKENS} assumed"));
+    CLIP_TOKENS
 }
 
 fn read_tokenizer(folder: &Path) -> Result<TokenizerFiles> {

@@ -20,4 +20,4 @@ pub mod status;
 pub use durable::{Durable, WholeFile};
 pub use fingerprint::{ManifestPrint, RunFingerprint};
 pub use parameters::{Parameters, Provenance};
-pub use run_folder::RunFolder;
+pub use run_folder::{RunFolder, STATE_FOLDER};

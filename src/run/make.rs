@@ -11,6 +11,7 @@ use indicatif::MultiProgress;
 use super::ledger::Ledger;
 use super::options::{Lanes, RunOptions};
 use super::prepare::Prepared;
+use super::probing::Probing;
 use super::progress::{self, Tally};
 use super::report;
 use super::stop::Stop;
@@ -63,7 +64,16 @@ pub fn make(
     let stop = Stop::watch(options.max_runtime, options.drain_timeout)?;
     let loading = Instant::now();
     let with_images = missing.iter().any(|task| task.job.image.is_some());
-    let mut networks = load(prepared, options, with_images)?;
+    let runtime = Runtime::load(options.ort_lib.as_deref())?;
+    let mut networks = load(&runtime, prepared, options, with_images)?;
+    let probing = Probing {
+        spec: &prepared.spec,
+        model_hash: &ledger.provenance().model_hash,
+        device: options.device,
+        onnxruntime: runtime.build_info(),
+        folder,
+    };
+    let settings = probing.safe(&mut networks, settings(prepared, options))?;
     let load = loading.elapsed().as_secs_f64();
     let Networks { text_encoders, unet, vae_decoder, vae_encoder } = &mut networks;
     let mut vae = TilingDecoder::new(vae_decoder, &prepared.spec, options.vae_tiling)?;
@@ -98,7 +108,7 @@ pub fn make(
             unet,
             vae: &mut vae,
             latents: &recipe.latents,
-            settings: settings(prepared, options),
+            settings,
             counters: &tally.engine,
         };
         engine.generate(&plan, &|| stop.pace(), &sender);
@@ -118,11 +128,10 @@ pub fn make(
     })
 }
 
-fn load(prepared: &Prepared, options: &RunOptions, with_images: bool) -> Result<Networks> {
-    let runtime = Runtime::load(options.ort_lib.as_deref())?;
+fn load(runtime: &Runtime, prepared: &Prepared, options: &RunOptions, with_images: bool) -> Result<Networks> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let session = SessionOptions { device: options.device, threads: options.threads.unwrap_or(cores) };
-    Networks::load(&runtime, &prepared.spec, &session, with_images)
+    Networks::load(runtime, &prepared.spec, &session, with_images)
 }
 
 fn text_parts<'a>(encoders: &'a mut [OnnxTextEncoder], prepared: &'a Prepared) -> Vec<TextPart<'a>> {

@@ -8,6 +8,7 @@ mod look;
 mod make;
 mod options;
 mod prepare;
+mod probing;
 mod progress;
 mod report;
 mod schedules;
