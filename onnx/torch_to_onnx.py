@@ -87,13 +87,14 @@ class VaeDecoder(Wrapper):
 def to_ir(module, inputs, input_axes, output_axes, keep_layout=False):
     """The graph of the wrapper `module`, traced with `inputs` (tensors by name), simplified, as onnx_ir's model. Its
     initialisers bear torch's names and read torch's tensors. With `keep_layout` they also keep torch's layout; otherwise
-    a matrix that is only used transposed is stored so, as `<name>.transposed`, which spares the reader the work."""
+    a matrix that is used transposed is stored so, as `<name>.transposed`, which spares the reader the work (and lets the
+    fusions see group norms), and a vector with further axes as `<name>.unsqueezed`."""
     proto = trace(module, inputs, input_axes, output_axes)
     model = onnx_ir.from_proto(onnx.shape_inference.infer_shapes(proto, data_prop=True))
     join_parameters(model, module.model.state_dict())
     simplify(model, set(module.model.state_dict()))
     if not keep_layout:
-        transpose_ahead(model)
+        arrange_ahead(model)
     return model
 
 
@@ -136,27 +137,43 @@ def simplify(model, parameters):
     common.ClearMetadataAndDocStringPass()(model)
 
 
-def transpose_ahead(model):
-    """Replaces each Transpose of an initialiser by an initialiser that is already transposed."""
+def arrange_ahead(model):
+    """Replaces each Transpose and Unsqueeze of an initialiser by an initialiser that is already so arranged."""
     graph, made = model.graph, {}
-    for node in [n for n in graph if n.op_type == "Transpose" and n.inputs[0].is_initializer()]:
+    for node in [n for n in graph if n.op_type in ("Transpose", "Unsqueeze") and n.inputs[0].is_initializer()]:
         source = node.inputs[0]
-        axes = tuple(node.attributes["perm"].as_ints()) if "perm" in node.attributes else (1, 0)
-        if (source.name, axes) not in made:
-            made[source.name, axes] = transposed(graph, source.const_value, axes)
-        node.outputs[0].replace_all_uses_with(made[source.name, axes])
+        if not isinstance(source.const_value, TorchTensor):
+            continue
+        key = source.name, node.op_type, *arrangement(node)
+        if key not in made:
+            made[key] = arranged(graph, source.const_value, node.op_type, arrangement(node))
+        node.outputs[0].replace_all_uses_with(made[key])
+        inputs = list(node.inputs)
         graph.remove(node, safe=True)
-        if not source.uses():
-            graph.initializers.pop(source.name)
+        for value in inputs:
+            if value.is_initializer() and not value.uses():
+                graph.initializers.pop(value.name, None)
 
 
-def transposed(graph, tensor, axes):
-    """A new initialiser: `tensor` with permuted axes, made when it is written."""
-    shape = onnx_ir.Shape([tensor.shape[axis] for axis in axes])
-    name = f"{tensor.name}.transposed"
-    make = lambda: TorchTensor(tensor.raw.permute(axes).contiguous(), name=name)
-    lazy = onnx_ir.LazyTensor(make, dtype=tensor.dtype, shape=shape, name=name)
-    value = onnx_ir.Value(name=name, shape=shape, type=onnx_ir.TensorType(tensor.dtype), const_value=lazy)
+def arrangement(node):
+    """The axes of a Transpose of a matrix or of an Unsqueeze."""
+    if node.op_type == "Unsqueeze":
+        return tuple(node.inputs[1].const_value.numpy().tolist())
+    return tuple(node.attributes["perm"].as_ints()) if "perm" in node.attributes else (1, 0)
+
+
+def arranged(graph, tensor, op_type, axes):
+    """A new initialiser: `tensor` with its axes permuted, or with further axes; made when it is written."""
+    if op_type == "Transpose":
+        name, shape = f"{tensor.name}.transposed", tensor.raw.permute(axes).shape
+        make = lambda: TorchTensor(tensor.raw.permute(axes).contiguous(), name=name)
+    else:
+        name, shape = f"{tensor.name}.unsqueezed", list(tensor.shape)
+        for axis in sorted(axes):
+            shape.insert(axis, 1)
+        make = lambda: TorchTensor(tensor.raw.reshape(shape), name=name)
+    lazy = onnx_ir.LazyTensor(make, dtype=tensor.dtype, shape=onnx_ir.Shape(shape), name=name)
+    value = onnx_ir.Value(name=name, shape=lazy.shape, type=onnx_ir.TensorType(tensor.dtype), const_value=lazy)
     graph.register_initializer(value)
     return value
 

@@ -125,7 +125,8 @@ def sdxl():
     r.text("euler", note="clip_skip 1", clip_skip=1)
     r.text("euler", note="sizes", original_size="1024x768", crops_coords_top_left="16x32", target_size="96x64")
     r.img2img("", "ddim", "euler_a", "dpmpp_2m_karras", "dpmpp_2m_sde", "unipc")
-    r.img2img("euler", note="prompt_2 and sizes", prompt_2=PROMPTS[1], original_size="640x480", target_size="64x64")
+    r.img2img("euler", note="prompt_2 and sizes", prompt_2=PROMPTS[1], original_size="640x480",
+              crops_coords_top_left="8x4", target_size="64x64")
     r.inpaint("", "ddim", "euler_a", "dpmpp_2m_karras")
     return r.made
 
@@ -216,6 +217,10 @@ MAKERS = {
 def rows(family):
     """All rows of the table, each with its task."""
     return MAKERS[family]()
+
+
+# Turbo is XL with another scheduler.
+GOLDEN = ("sd15", "sd21v", "sdxl", "sdxl-refiner", "lcm", "inpaint9", "ip2p", "sd3", "flux", "flux-schnell")
 
 
 def golden_rows(family):

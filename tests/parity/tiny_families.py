@@ -30,13 +30,13 @@ class Sizes:
     """Widths and depths of everything: `normal` for the table of parity, `small` for goldens in git."""
 
     def __init__(self, small):
-        self.unet = (8, 16, 16, 16) if small else (32, 48, 64, 64)
+        self.unet = (8, 8) if small else (32, 48, 64, 64)
         self.groups = 4 if small else 8
         self.vae = (8, 8, 8, 8) if small else (8, 16, 16, 16)
-        self.clip, self.clip_2, self.projection, self.projection_2 = (16, 24, 20, 28) if small else (32, 40, 36, 48)
-        self.clip_layers, self.clip_2_layers = (2, 3) if small else (4, 3)
-        self.t5 = 48 if small else 96
-        self.merges = 100 if small else 400
+        self.clip, self.clip_2, self.projection, self.projection_2 = (8, 16, 12, 20) if small else (32, 40, 36, 48)
+        self.clip_layers, self.clip_2_layers = (3, 2) if small else (4, 3)
+        self.t5 = 32 if small else 96
+        self.merges = 60 if small else 400
         self.small = small
 
 
@@ -143,11 +143,10 @@ def vae(sizes, seed, latents=4, **config):
 
 def unet(sizes, seed, context, channels=4, **config):
     """UNet2DConditionModel in the shape of Stable Diffusion 1 (other shapes by `config`)."""
-    cross, plain = "CrossAttn{}Block2D", "{}Block2D"
+    kinds = ("CrossAttn{}Block2D",) * (len(sizes.unet) - 1) + ("{}Block2D",)
     defaults = dict(
         sample_size=8, in_channels=channels, out_channels=4, block_out_channels=sizes.unet, layers_per_block=1,
-        down_block_types=(*[cross.format("Down")] * 3, plain.format("Down")),
-        up_block_types=(plain.format("Up"), *[cross.format("Up")] * 3),
+        down_block_types=tuple(k.format("Down") for k in kinds), up_block_types=tuple(k.format("Up") for k in kinds[::-1]),
         attention_head_dim=2 if sizes.small else 4, cross_attention_dim=context, norm_num_groups=sizes.groups)
     model = fill(diffusers.UNet2DConditionModel(**{**defaults, **config}), seed)
     return scale(model, attn2__to_out__0__weight=2.0, conv_out__weight=0.8)
@@ -156,7 +155,7 @@ def unet(sizes, seed, context, channels=4, **config):
 def unet_xl(sizes, seed, context, pooled, ids, refiner=False):
     """The UNet of SDXL (three levels) or of its refiner (four), with sizes and pooled text as further conditions."""
     cross, plain = "CrossAttn{}Block2D", "{}Block2D"
-    kinds = (plain, cross, cross, plain) if refiner else (plain, cross, cross)
+    kinds = (plain, cross) if sizes.small else (plain, cross, cross, plain) if refiner else (plain, cross, cross)
     return unet(
         sizes, seed, context, block_out_channels=sizes.unet[:len(kinds)], use_linear_projection=True,
         down_block_types=tuple(k.format("Down") for k in kinds), up_block_types=tuple(k.format("Up") for k in kinds[::-1]),
@@ -197,7 +196,7 @@ def sd21v(sizes):
                      prediction_type="v_prediction")
     return stable_diffusion(
         sizes, "StableDiffusionPipeline", kind, pad_token="!", act="gelu", use_linear_projection=True,
-        attention_head_dim=(1, 2, 4, 4))
+        attention_head_dim=(1, 2, 4, 4)[:len(sizes.unet)])
 
 
 def lcm(sizes):
