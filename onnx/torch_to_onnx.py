@@ -88,7 +88,7 @@ def to_ir(module, inputs, input_axes, output_axes, keep_layout=False):
     """The graph of the wrapper `module`, traced with `inputs` (tensors by name), simplified, as onnx_ir's model. Its
     initialisers bear torch's names and read torch's tensors. With `keep_layout` they also keep torch's layout; otherwise
     a matrix that is used transposed is stored so, as `<name>.transposed`, which spares the reader the work (and lets the
-    fusions see group norms), and a vector with further axes as `<name>.unsqueezed`."""
+    fusions see group norms), and a vector with further axes as `<name>.unsqueezed.<axes>`."""
     proto = trace(module, inputs, input_axes, output_axes)
     model = onnx_ir.from_proto(onnx.shape_inference.infer_shapes(proto, data_prop=True))
     join_parameters(model, module.model.state_dict())
@@ -106,7 +106,9 @@ def trace(module, inputs, input_axes, output_axes):
     with contextlib.ExitStack() as stack:
         for context in (warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad()):
             stack.enter_context(context)
-        for patch in module.patches:
+        # The exporter merges parameters of equal values; each is to keep its own name.
+        merge = (torch._C, "_jit_pass_onnx_deduplicate_initializers", lambda _graph, parameters, _training: parameters)
+        for patch in (*module.patches, merge):
             stack.enter_context(mock.patch.object(*patch))
         warnings.simplefilter("ignore")
         torch.onnx.export(
@@ -168,7 +170,7 @@ def arranged(graph, tensor, op_type, axes):
         name, shape = f"{tensor.name}.transposed", tensor.raw.permute(axes).shape
         make = lambda: TorchTensor(tensor.raw.permute(axes).contiguous(), name=name)
     else:
-        name, shape = f"{tensor.name}.unsqueezed", list(tensor.shape)
+        name, shape = ".".join([tensor.name, "unsqueezed", *map(str, axes)]), list(tensor.shape)
         for axis in sorted(axes):
             shape.insert(axis, 1)
         make = lambda: TorchTensor(tensor.raw.reshape(shape), name=name)
@@ -193,10 +195,11 @@ def write(model, path, external_above=1_000_000_000):
     if size <= external_above:
         path.write_bytes(to_proto(model).SerializeToString(deterministic=True))
         return
-    for value in [v for node in model.graph for v in node.outputs]:
-        value.shape = value.type = None  # what to_proto leaves out as well: readers infer it
     onnx_ir.save(model, path, external_data=f"{path.name}_data", size_threshold_bytes=1024)
-    onnx.checker.check_model(str(path))
+    proto = onnx.load(path, load_external_data=False)
+    del proto.graph.value_info[:]
+    path.write_bytes(proto.SerializeToString(deterministic=True))
+    onnx.checker.check_model(str(path), full_check=True)
 
 
 def to_onnx(module, inputs, input_axes, output_axes):
