@@ -162,6 +162,13 @@ impl Error {
             .source(source)
     }
 
+    /// Returns an error that says the same, without the cause, which cannot be copied.
+    pub fn again(&self) -> Error {
+        let Inner { kind, code, message, location, hint, .. } = &*self.0;
+        let (message, location, hint) = (message.clone(), location.clone(), hint.clone());
+        Error(Box::new(Inner { kind: *kind, code, message, location, hint, source: None }))
+    }
+
     /// Returns what kind of error this is.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind

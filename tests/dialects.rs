@@ -8,29 +8,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ndarray::{Array, Array2, Array3, Array4, ArrayD, Axis, Dimension, array, concatenate};
+use ndarray::{Array, Array2, Array3, Array4, Axis, Dimension, array, concatenate};
 use nightshift::engine::{Encoded, TextEncoder, TimestepInput, Unet, UnetInputs, VaeDecoder};
 use nightshift::error::Error;
 use nightshift::model::{Dtype, Family, Inspection, ModelSpec, TimestepShape};
 use nightshift::onnx::{Device, Networks, Runtime, SessionOptions};
 use nightshift::prompt::PromptTokenizer;
 use serde_json::Value;
-
-fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target)
-        } else {
-            fs::copy(entry.path(), target).map(drop).unwrap()
-        }
-    }
-}
+use support::{copy, fixtures, ramp, runtime};
 
 /// A folder of `dialects/`, with the tokenizers and the scheduler config that its exporter would leave there.
 struct Dialect {
@@ -222,13 +207,6 @@ fn a_schedule_is_only_assumed_where_the_layout_has_none() {
 
 // Running.
 
-/// The inputs of `expected.json`: i → ((i · 37) mod 101) / 50 − 1.
-fn ramp(shape: &[usize]) -> ArrayD<f32> {
-    let count: usize = shape.iter().product();
-    let values = (0..count).map(|i| (((i * 37) % 101) as f64 / 50.0 - 1.0) as f32).collect();
-    Array::from_shape_vec(shape, values).unwrap()
-}
-
 fn encode(networks: &mut Networks) -> Vec<Encoded> {
     let ids = Array2::from_shape_fn((2, 77), |(text, i)| ((text * 77 + i) * 37 % 101) as i64);
     networks.text_encoders.iter_mut().map(|encoder| encoder.encode(ids.view(), 0).unwrap()).collect()
@@ -281,7 +259,7 @@ fn assert_expected<D: Dimension>(
 
 #[test]
 fn every_dialect_computes_what_pythons_onnxruntime_computes() {
-    let runtime = Runtime::load(None).unwrap_or_else(|error| panic!("{error}"));
+    let runtime = runtime();
     let expected = fs::read(fixtures().join("dialects/expected.json")).unwrap();
     let expected: Vec<Value> = serde_json::from_slice(&expected).unwrap();
     // Dialects of one family, dtype and kind of timestep differ in names only: their bits are the same.

@@ -6,18 +6,7 @@ mod support;
 
 use std::path::Path;
 
-use image::RgbImage;
-use support::{nightshift, root};
-
-fn open(path: &Path) -> RgbImage {
-    image::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).to_rgb8()
-}
-
-/// Returns the largest difference of any channel.
-fn difference(ours: &RgbImage, theirs: &RgbImage) -> u8 {
-    assert_eq!(ours.dimensions(), theirs.dimensions());
-    ours.as_raw().iter().zip(theirs.as_raw()).map(|(a, b)| a.abs_diff(*b)).max().unwrap_or(0)
-}
+use support::{difference, nightshift, open_picture, root};
 
 /// Runs the rows of a family and returns the largest difference of each picture from diffusers' own.
 fn compare(family: &Path) -> Vec<(String, u8)> {
@@ -30,9 +19,9 @@ fn compare(family: &Path) -> Vec<(String, u8)> {
     let at = rows.headers().expect("a header").iter().position(|name| name == "id").expect("rows have ids");
     let ids = rows.records().map(|row| row.expect("a CSV row")[at].to_string());
     ids.map(|id| {
-        let ours = open(&out.path().join(format!("out/images/00000/{id}.png")));
-        let theirs = open(&family.join(format!("expected/{id}.png")));
-        (id, difference(&ours, &theirs))
+        let ours = open_picture(&out.path().join(format!("out/images/00000/{id}.png")));
+        let theirs = open_picture(&family.join(format!("expected/{id}.png")));
+        (id, difference(&ours, &theirs).0)
     })
     .collect()
 }

@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use nightshift::error::{Error, ErrorKind, Result};
 use nightshift::job::Defaults;
 use nightshift::manifest::{self, Manifest, Options, Rules};
-use nightshift::recipe::{GuidanceStyle, HiddenUse, ImageChannels, LatentSpace, PipelineDefaults, Recipe, TextRole};
+use nightshift::model::ModelSpec;
+use nightshift::recipe::Recipe;
 use proptest::prelude::*;
 
 #[path = "manifests/bad.rs"]
@@ -30,25 +32,11 @@ fn defaults() -> Defaults {
     }
 }
 
-/// Stable Diffusion 1.
-fn recipe() -> Recipe {
-    let latents =
-        LatentSpace { channels: 4, vae_scale_factor: 8, scaling_factor: 0.18215, shift_factor: 0.0, statistics: None };
-    let (num_inference_steps, guidance_scale, strength, inpaint_strength) = (50, 7.5, 0.8, 1.0);
-    Recipe {
-        texts: vec![TextRole { hidden: HiddenUse::Features, pooled: false }],
-        absent_sequence: None,
-        clip_skip: true,
-        guidance: GuidanceStyle::ClassifierFree,
-        zeros_for_no_negative: false,
-        time_ids: None,
-        image_channels: ImageChannels::None,
-        latents,
-        strength_keeps_steps: false,
-        patch_size: None,
-        linear_sigmas: false,
-        defaults: PipelineDefaults { num_inference_steps, guidance_scale, strength, inpaint_strength },
-    }
+/// That of a model shaped like Stable Diffusion.
+fn recipe() -> &'static Recipe {
+    static RECIPE: OnceLock<Recipe> = OnceLock::new();
+    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny");
+    RECIPE.get_or_init(|| ModelSpec::open(tiny).expect("a model folder").recipe)
 }
 
 fn resolve(name: &str) -> Result<String> {
@@ -68,7 +56,7 @@ fn read_with(paths: &[PathBuf], options: Options) -> Result<Manifest> {
             size_multiple: 8,
             max_size: 4096,
             max_steps: 1000,
-            recipe: &recipe(),
+            recipe: recipe(),
             resolve_scheduler: &resolve,
             read_levels: &|_, text, _| Ok(text.split(',').filter_map(|word| word.parse().ok()).collect()),
             check: &|_| Ok(()),

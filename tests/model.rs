@@ -1,31 +1,22 @@
 //! Model folders and networks, on small real graphs (`tests/fixtures/make_fixtures.py` made them) and the real library.
 #![allow(clippy::unwrap_used)]
 
+mod support;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ndarray::{Array, Array2, Array3, Array4, ArrayD, ArrayView2, ArrayView3, ArrayView4, Axis, Slice, s};
+use ndarray::{Array, Array2, Array3, Array4, ArrayView2, ArrayView3, ArrayView4, Axis, Slice, s};
 use nightshift::engine::{TextEncoder, TimestepInput, Unet, UnetInputs, VaeDecoder};
 use nightshift::error::{Error, ErrorKind};
 use nightshift::model::{Family, Inspection, ModelSpec, TimestepShape, read_signature};
 use nightshift::onnx::{Device, Doctor, Networks, OnnxUnet, Runtime, SessionOptions};
 use nightshift::prompt::{PromptTokenizer, TokenizerFiles};
 use serde_json::Value;
-
-fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
-}
+use support::{copy, fixtures, ramp, runtime};
 
 fn tiny() -> ModelSpec {
     ModelSpec::open(fixtures().join("tiny")).unwrap()
-}
-
-/// The library as `make setup` provides it. A test that needs it fails without it: skipping would look like passing.
-fn runtime() -> Runtime {
-    match Runtime::load(None) {
-        Ok(runtime) => runtime,
-        Err(error) => panic!("{error}\nhint: {}", error.how_to_fix().unwrap_or_default()),
-    }
 }
 
 fn threads(threads: usize) -> SessionOptions {
@@ -78,27 +69,8 @@ impl Folder {
     }
 }
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target)
-        } else {
-            fs::copy(entry.path(), target).map(drop).unwrap()
-        }
-    }
-}
-
 fn json(name: &str) -> Value {
     serde_json::from_slice(&fs::read(fixtures().join(name)).unwrap()).unwrap()
-}
-
-/// The inputs of `expected.json`: i → ((i · 37) mod 101) / 50 − 1.
-fn ramp(shape: &[usize]) -> ArrayD<f32> {
-    let count: usize = shape.iter().product();
-    let values = (0..count).map(|i| (((i * 37) % 101) as f64 / 50.0 - 1.0) as f32).collect();
-    Array::from_shape_vec(shape, values).unwrap()
 }
 
 fn sample(lanes: usize) -> Array4<f32> {

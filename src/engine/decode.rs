@@ -54,14 +54,10 @@ fn decode_group(vae: &mut dyn VaeDecoder, space: &LatentSpace, group: Vec<Denois
         Err(error) if group.len() == 1 => {
             let error =
                 Error::new(ErrorKind::Row, "vae_failed", format!("the VAE decoder failed: {error}")).source(error);
-            group.into_iter().map(|(task, _)| Outcome::Failed(task, error_once(&error))).collect()
+            group.into_iter().map(|(task, _)| Outcome::Failed(task, error.again())).collect()
         }
         Err(_) => group.into_iter().flat_map(|one| decode_group(vae, space, vec![one])).collect(),
     }
-}
-
-fn error_once(error: &Error) -> Error {
-    Error::new(error.kind(), error.code(), error.message())
 }
 
 fn decode(vae: &mut dyn VaeDecoder, space: &LatentSpace, group: &[Denoised]) -> Result<Array4<f32>> {

@@ -109,7 +109,10 @@ impl<'a> Images<'a> {
     fn latents(&mut self, pixels: &Array3<f32>, noise: &mut dyn Noise) -> Result<Array3<f32>> {
         let LatentDistribution { mean, std } = self.encode(pixels)?;
         let sample = match std {
-            Some(std) => mean + std * noise.draw(latent_dim(&self.recipe.latents, pixels)),
+            Some(std) => {
+                let fresh = noise.draw(std.dim());
+                mean + std * fresh
+            }
             None => mean,
         };
         Ok(self.recipe.latents.normalized(sample.view()))
@@ -138,10 +141,4 @@ impl Start {
 fn latent_shape(space: &LatentSpace, job: &Job) -> (usize, usize, usize) {
     let side = |pixels: u32| (pixels / space.vae_scale_factor) as usize;
     (space.channels, side(job.height), side(job.width))
-}
-
-fn latent_dim(space: &LatentSpace, pixels: &Array3<f32>) -> (usize, usize, usize) {
-    let (_, height, width) = pixels.dim();
-    let factor = space.vae_scale_factor as usize;
-    (space.channels, height / factor, width / factor)
 }

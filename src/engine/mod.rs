@@ -8,6 +8,7 @@ mod member;
 mod networks;
 mod pool;
 mod probe;
+mod schedules;
 mod start;
 mod tiles;
 
@@ -22,7 +23,8 @@ pub use member::{Kept, Lane, Member, TextEmbeds};
 pub use networks::{Encoded, LatentDistribution, TextEncoder, TimestepInput, Unet, UnetInputs, VaeDecoder, VaeEncoder};
 pub use pool::{Departure, LanePool};
 pub use probe::{UnetEntry, probe_unet, probe_vae};
-pub use start::{Starter, schedule_request};
+pub use schedules::Schedules;
+pub use start::Starter;
 pub use tiles::{TiledVae, Tiling};
 
 use crate::error::Error;

@@ -1,6 +1,5 @@
 //! How an image enters the pool: its embeddings, its schedule, its own noise, the picture that it starts from.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use ndarray::{Array1, Array3};
@@ -8,12 +7,13 @@ use ndarray::{Array1, Array3};
 use super::embeddings::Embeddings;
 use super::images::{Images, Start};
 use super::member::{Lane, Member, TextEmbeds};
+use super::schedules::Schedules;
 use crate::error::{Error, Result};
 use crate::guidance::Guidance;
 use crate::job::{ImageTask, Job};
 use crate::noise::NoiseKind;
 use crate::recipe::{GuidanceStyle, Recipe, TimeIds};
-use crate::scheduler::{Schedule, ScheduleRequest, SchedulerConfig};
+use crate::scheduler::SchedulerConfig;
 
 /// Images whose texts are encoded together.
 const AHEAD: usize = 16;
@@ -23,14 +23,13 @@ pub struct Starter<'a> {
     embeddings: Embeddings<'a>,
     images: Images<'a>,
     recipe: &'a Recipe,
-    config: &'a SchedulerConfig,
+    schedules: Schedules<'a>,
     noise: NoiseKind,
-    schedules: HashMap<String, Arc<Schedule>>,
     prepared: usize,
 }
 
 impl<'a> Starter<'a> {
-    /// Returns a starter; schedules are derived from the model's `config` and shared by the images that have the same.
+    /// Returns a starter; schedules are derived from the model's `config`.
     pub fn new(
         embeddings: Embeddings<'a>,
         images: Images<'a>,
@@ -38,7 +37,7 @@ impl<'a> Starter<'a> {
         config: &'a SchedulerConfig,
         noise: NoiseKind,
     ) -> Self {
-        Starter { embeddings, images, recipe, config, noise, schedules: HashMap::new(), prepared: 0 }
+        Starter { embeddings, images, recipe, schedules: Schedules::new(config, recipe), noise, prepared: 0 }
     }
 
     /// Takes the first of `waiting` and returns it as a pool member.
@@ -59,41 +58,12 @@ impl<'a> Starter<'a> {
 
     fn member(&mut self, task: &'a ImageTask) -> Result<Member> {
         let embeds = self.embeddings.of(task)?;
-        let schedule = self.schedule(&task.job)?;
+        let schedule = self.schedules.of(&task.job)?;
         let mut noise = self.noise.source(task.seed);
         let Start { sampler, image_channels, kept } = self.images.start(&task.job, &schedule, &mut *noise)?;
         let guidance = guidance(self.recipe, &task.job);
         let lanes = lanes(self.recipe, &task.job, guidance, embeds, image_channels);
         Ok(Member::new(task.clone(), sampler, noise, guidance, lanes, kept))
-    }
-
-    fn schedule(&mut self, job: &Job) -> Result<Arc<Schedule>> {
-        let request = schedule_request(self.recipe, job);
-        let key = format!("{} {request:?}", job.scheduler);
-        if let Some(schedule) = self.schedules.get(&key) {
-            return Ok(schedule.clone());
-        }
-        let schedule = Arc::new(self.config.select(&job.scheduler)?.schedule(&request)?);
-        self.schedules.insert(key, schedule.clone());
-        Ok(schedule)
-    }
-}
-
-/// Returns the schedule that a job asks for.
-pub fn schedule_request(recipe: &Recipe, job: &Job) -> ScheduleRequest {
-    let n = job.num_inference_steps;
-    let own = job.sigmas.as_ref().map(|sigmas| sigmas.to_vec());
-    // Flux's pipelines hand these to the scheduler (diffusers 0.42.1, `pipeline_flux.py`).
-    let linear = || (0..n).map(|i| 1.0 - f64::from(i) / f64::from(n)).collect();
-    let custom = own.is_some() || job.timesteps.is_some();
-    ScheduleRequest {
-        num_inference_steps: n,
-        eta: job.eta,
-        strength: super::images::partial_strength(recipe, job),
-        strength_keeps_steps: recipe.strength_keeps_steps,
-        timesteps: job.timesteps.as_ref().map(|timesteps| timesteps.to_vec()),
-        sigmas: own.or_else(|| (recipe.linear_sigmas && !custom).then(linear)),
-        image_seq_len: recipe.patch_size.map(|_| recipe.image_seq_len(job.width, job.height)),
     }
 }
 

@@ -31,15 +31,13 @@ pub(super) fn rounded((width, height): (u32, u32), multiple: u32, max: u32) -> (
 
 /// Pictures read before: rows often share one.
 #[derive(Default)]
-pub(super) struct Pictures(HashMap<PathBuf, Result<ImageInput, (String, String)>>);
+pub(super) struct Pictures(HashMap<PathBuf, Result<ImageInput, Problem>>);
 
 impl Pictures {
     /// Returns the picture that `cell` names, a path relative to the folder of the manifest at `manifest`.
     pub(super) fn read(&mut self, cell: &str, manifest: &Path) -> Result<ImageInput, Problem> {
         let path = manifest.parent().unwrap_or(Path::new("")).join(cell);
-        let known = self.0.entry(path.clone());
-        let read = || read(cell, path).map_err(|problem| (problem.message, problem.hint));
-        known.or_insert_with(read).clone().map_err(|(message, hint)| Problem::new(message, hint))
+        self.0.entry(path.clone()).or_insert_with(|| read(cell, path)).clone()
     }
 }
 

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use super::shown::shown;
 
 /// What is wrong with a cell, and how to fix it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Problem {
     /// Lower-case fragment that quotes the value.
     pub message: String,

@@ -100,7 +100,7 @@ impl ModelSpec {
             Some(size) => size,
             None => default_size(unet_config.as_ref(), scale, default_cells(family))?,
         };
-        let spec = ModelSpec {
+        let mut spec = ModelSpec {
             dir: dir.to_path_buf(),
             name: folder_name(dir),
             class_name,
@@ -122,17 +122,16 @@ impl ModelSpec {
             vae_encoder,
             assumed,
         };
-        let spec = ModelSpec { assumed: spec.assume(index.is_some(), unet_config.is_some()), ..spec };
+        spec.assume(index.is_some(), unet_config.is_some());
         fit::check(&spec, unet_config.as_ref())?;
         Ok(spec)
     }
 
-    /// Returns what was assumed so far, and what is without `model_index.json` and the UNet's config.
-    fn assume(&self, has_index: bool, has_unet_config: bool) -> Vec<String> {
-        let mut assumed = self.assumed.clone();
+    /// Says what is assumed without `model_index.json` and the UNet's config.
+    fn assume(&mut self, has_index: bool, has_unet_config: bool) {
         if !has_index {
             let defaults = &self.recipe.defaults;
-            assumed.push(format!(
+            self.assumed.push(format!(
                 "no model_index.json: the kind of model is told by the UNet's inputs; {} steps, guidance_scale {} assumed",
                 defaults.num_inference_steps, defaults.guidance_scale
             ));
@@ -140,9 +139,8 @@ impl ModelSpec {
         if !has_unet_config && self.fixed_size.is_none() {
             let ((width, height), multiple) = (self.default_size, self.size_multiple);
             let sizes = format!("{width}x{height} where a row gives no size, and multiples of {multiple} pixels");
-            assumed.push(format!("no config.json beside the UNet: {sizes} assumed"));
+            self.assumed.push(format!("no config.json beside the UNet: {sizes} assumed"));
         }
-        assumed
     }
 
     /// Returns the BLAKE3 hash (64 hex digits) over the name and bytes of every file that changes pixels: graphs, weights,

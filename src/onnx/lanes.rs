@@ -36,22 +36,39 @@ impl Batch {
         count: usize,
         mut run: impl FnMut(Range<usize>, usize) -> Result<Array<f32, D>>,
     ) -> Result<Array<f32, D>> {
-        let mut outputs = Vec::new();
+        Ok(self.run_all(count, |range, size| Ok(vec![run(range, size)?]))?.swap_remove(0))
+    }
+
+    /// As [`Batch::run`] for calls that give several outputs, at least one.
+    pub(super) fn run_all<D: RemoveAxis>(
+        self,
+        count: usize,
+        mut run: impl FnMut(Range<usize>, usize) -> Result<Vec<Array<f32, D>>>,
+    ) -> Result<Vec<Array<f32, D>>> {
+        let mut outputs: Vec<Vec<Array<f32, D>>> = Vec::new();
         for (range, size) in self.calls(count) {
             let wanted = range.len();
-            let mut output = run(range, size)?;
-            output.slice_axis_inplace(Axis(0), Slice::from(..wanted));
-            outputs.push(output);
-        }
-        if outputs.len() == 1 {
-            return Ok(outputs.remove(0));
+            let call = run(range, size)?;
+            outputs.resize_with(call.len(), Vec::new);
+            for (all, mut output) in outputs.iter_mut().zip(call) {
+                output.slice_axis_inplace(Axis(0), Slice::from(..wanted));
+                all.push(output);
+            }
         }
         if outputs.is_empty() {
             return Err(Error::new(ErrorKind::Unexpected, "empty_batch", "a network was called with nothing to do"));
         }
-        let views: Vec<_> = outputs.iter().map(|output| output.view()).collect();
-        Ok(concatenate(Axis(0), &views).expect("outputs of one graph for entries of one shape have one shape"))
+        Ok(outputs.into_iter().map(joined).collect())
     }
+}
+
+/// Returns the outputs of several calls as one; an only one is not copied.
+fn joined<D: RemoveAxis>(mut outputs: Vec<Array<f32, D>>) -> Array<f32, D> {
+    if outputs.len() == 1 {
+        return outputs.remove(0);
+    }
+    let views: Vec<_> = outputs.iter().map(|output| output.view()).collect();
+    concatenate(Axis(0), &views).expect("outputs of one graph for entries of one shape have one shape")
 }
 
 /// Returns entries `range` of `all`, the last one repeated until there are `size`; a view where nothing is repeated.

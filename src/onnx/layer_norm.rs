@@ -3,7 +3,7 @@
 use ndarray::{Array3, Axis};
 
 use crate::error::Result;
-use crate::model::TextPart;
+use crate::model::GraphFile;
 
 /// The norm and its weights.
 #[derive(Debug, Clone)]
@@ -16,13 +16,13 @@ pub(super) struct LayerNorm {
 const EPSILON: f64 = 1e-5;
 
 impl LayerNorm {
-    /// Reads the weights from the graph of `part`.
+    /// Reads the weights from a text encoder's graph.
     ///
     /// # Errors
     /// The graph has no weights of that name.
-    pub(super) fn read(part: &TextPart) -> Result<Self> {
-        let weight = part.graph.file.weights("final_layer_norm.weight")?;
-        let bias = part.graph.file.weights("final_layer_norm.bias")?;
+    pub(super) fn read(graph: &GraphFile) -> Result<Self> {
+        let weight = graph.weights("final_layer_norm.weight")?;
+        let bias = graph.weights("final_layer_norm.bias")?;
         Ok(LayerNorm { weight, bias })
     }
 

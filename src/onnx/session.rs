@@ -81,25 +81,30 @@ impl GraphSession {
         inputs: ort::Result<Inputs<'_>>,
         output: &TensorInfo,
     ) -> Result<Array<f32, D>> {
-        let run = |session: &mut Session| {
-            let wanted = RunOptions::new()?.with_outputs(OutputSelector::no_default().with(&output.name));
-            let outputs = session.run_with_options(inputs?, &wanted)?;
-            float_output(named(&outputs, output)?)
-        };
-        run(&mut self.session).map_err(|error| run_failed(self.part, &self.path, self.on_gpu, error))
+        self.fetch(inputs, &[output], |outputs| float_output(named(outputs, output)?))
     }
 
     /// Runs the graph once and returns several outputs as float32.
     pub(super) fn run_all(
         &mut self,
         inputs: ort::Result<Inputs<'_>>,
-        wanted: &[TensorInfo],
+        wanted: &[&TensorInfo],
     ) -> Result<Vec<ArrayD<f32>>> {
+        self.fetch(inputs, wanted, |outputs| {
+            wanted.iter().map(|tensor| float_output(named(outputs, tensor)?)).collect()
+        })
+    }
+
+    fn fetch<T>(
+        &mut self,
+        inputs: ort::Result<Inputs<'_>>,
+        wanted: &[&TensorInfo],
+        read: impl Fn(&SessionOutputs<'_>) -> ort::Result<T>,
+    ) -> Result<T> {
         let run = |session: &mut Session| {
             let selector = wanted.iter().fold(OutputSelector::no_default(), |all, tensor| all.with(&tensor.name));
             let options = RunOptions::new()?.with_outputs(selector);
-            let outputs = session.run_with_options(inputs?, &options)?;
-            wanted.iter().map(|tensor| float_output(named(&outputs, tensor)?)).collect::<ort::Result<Vec<_>>>()
+            read(&session.run_with_options(inputs?, &options)?)
         };
         run(&mut self.session).map_err(|error| run_failed(self.part, &self.path, self.on_gpu, error))
     }

@@ -1,6 +1,6 @@
 //! A text encoder as a trait object for the engine.
 
-use ndarray::{Array2, Array3, ArrayD, ArrayView2, Axis, Slice, concatenate};
+use ndarray::{Array2, Array3, ArrayD, ArrayView2, Axis, Slice};
 
 use super::lanes::Batch;
 use super::layer_norm::LayerNorm;
@@ -9,14 +9,16 @@ use super::session::{GraphSession, SessionOptions};
 use super::tensor::ids_input;
 use crate::engine::{Encoded, TextEncoder};
 use crate::error::{Error, ErrorKind, Location, Result};
-use crate::model::{Layer, TensorInfo, TextPart};
+use crate::model::{Layer, TensorInfo, TextEncoderGraph, TextPart};
 
 /// A text encoder graph. The rows of its attention are never fewer than the columns (77 tokens, heads of 64), so unlike the
 /// UNet it needs no filling up to give a text the same bits alone and among others.
 #[derive(Debug)]
 pub struct OnnxTextEncoder {
     graph: GraphSession,
-    part: TextPart,
+    bound: TextEncoderGraph,
+    layer: Layer,
+    has_layers_to_skip: bool,
     batch: Batch,
     /// Read when the first text skips layers.
     final_layer_norm: Option<LayerNorm>,
@@ -30,35 +32,27 @@ impl OnnxTextEncoder {
     pub fn load(runtime: &Runtime, part: &TextPart, options: &SessionOptions) -> Result<Self> {
         let graph = GraphSession::load(runtime, ("text encoder", &part.graph.file), options, false)?;
         let batch = Batch { fixed: part.graph.input_ids.fixed(0), least: 1 };
-        Ok(OnnxTextEncoder { graph, part: part.clone(), batch, final_layer_norm: None })
+        let (bound, layer, has_layers_to_skip) = (part.graph.clone(), part.layer(), part.has_layers_to_skip());
+        Ok(OnnxTextEncoder { graph, bound, layer, has_layers_to_skip, batch, final_layer_norm: None })
     }
 
     /// Runs the graph on `input_ids` and returns the outputs `wanted`, each with one entry a text.
-    fn outputs(&mut self, input_ids: ArrayView2<'_, i64>, wanted: &[TensorInfo]) -> Result<Vec<ArrayD<f32>>> {
-        let input = &self.part.graph.input_ids;
-        let mut calls: Vec<Vec<ArrayD<f32>>> = vec![Vec::new(); wanted.len()];
-        for (range, size) in self.batch.calls(input_ids.nrows()) {
-            let count = range.len();
+    fn outputs(&mut self, input_ids: ArrayView2<'_, i64>, wanted: &[&TensorInfo]) -> Result<Vec<ArrayD<f32>>> {
+        let OnnxTextEncoder { graph, bound, batch, .. } = self;
+        batch.run_all(input_ids.nrows(), |range, size| {
             let ids = filled(input_ids.slice_axis(Axis(0), Slice::from(range)), size);
-            self.graph.check(input, ids.shape())?;
+            let input = &bound.input_ids;
+            graph.check(input, ids.shape())?;
             let inputs = ids_input(ids.view(), input.dtype).map(|ids| vec![(input.name.as_str().into(), ids)]);
-            for (call, mut output) in calls.iter_mut().zip(self.graph.run_all(inputs, wanted)?) {
-                output.slice_axis_inplace(Axis(0), Slice::from(..count));
-                call.push(output);
-            }
-        }
-        let joined = calls.iter().zip(wanted).map(|(calls, tensor)| {
-            let views: Vec<_> = calls.iter().map(|call| call.view()).collect();
-            concatenate(Axis(0), &views).map_err(|error| self.odd_output(tensor, &error))
-        });
-        joined.collect()
+            graph.run_all(inputs, wanted)
+        })
     }
 
     /// Returns the output that stands for the layer `skip` before the model's own, 0 being that itself.
     fn layer(&self, skip: u32) -> Result<Option<TensorInfo>> {
-        let graph = &self.part.graph;
+        let graph = &self.bound;
         match skip.checked_sub(1) {
-            Some(before) if self.part.has_layers_to_skip() => {
+            Some(before) if self.has_layers_to_skip => {
                 graph.skipped.get(before as usize).cloned().map(Some).ok_or_else(|| self.no_layer(skip))
             }
             _ => Ok(graph.hidden_states.clone()),
@@ -70,7 +64,7 @@ impl OnnxTextEncoder {
     fn normalize(&mut self, states: Array3<f32>) -> Result<Array3<f32>> {
         let norm = match self.final_layer_norm.take() {
             Some(norm) => norm,
-            None => LayerNorm::read(&self.part)?,
+            None => LayerNorm::read(&self.bound.file)?,
         };
         let states = norm.apply(states);
         self.final_layer_norm = Some(norm);
@@ -79,15 +73,15 @@ impl OnnxTextEncoder {
 
     fn odd_output(&self, tensor: &TensorInfo, error: &dyn std::fmt::Display) -> Error {
         Error::new(ErrorKind::Model, "graph_shape", format!("the text encoder gives {tensor} an odd shape: {error}"))
-            .at(Location::file(&self.part.graph.file.path))
+            .at(Location::file(&self.bound.file.path))
     }
 
     fn no_layer(&self, skip: u32) -> Error {
-        let there = self.part.graph.skipped.len();
+        let there = self.bound.skipped.len();
         let message =
             format!("`clip_skip` {skip}: the text encoder's graph gives the states of {there} layers before its own");
         Error::new(ErrorKind::Row, "clip_skip", message)
-            .at(Location::file(&self.part.graph.file.path))
+            .at(Location::file(&self.bound.file.path))
             .hint("skip fewer layers, or export the model with all `hidden_states`, as `onnx/export.py` does")
     }
 }
@@ -101,15 +95,16 @@ fn filled(ids: ArrayView2<'_, i64>, size: usize) -> Array2<i64> {
 impl TextEncoder for OnnxTextEncoder {
     fn encode(&mut self, input_ids: ArrayView2<'_, i64>, clip_skip: u32) -> Result<Encoded> {
         let states = self.layer(clip_skip)?;
-        let wanted: Vec<_> = states.iter().chain(&self.part.graph.pooled).cloned().collect();
+        let pooled = self.bound.pooled.clone();
+        let wanted: Vec<_> = states.iter().chain(&pooled).collect();
         let mut outputs = self.outputs(input_ids, &wanted)?.into_iter();
         let mut encoded = Encoded { hidden_states: None, pooled: None };
         if let (Some(tensor), Some(output)) = (&states, states.as_ref().and_then(|_| outputs.next())) {
             let output = output.into_dimensionality().map_err(|error| self.odd_output(tensor, &error))?;
-            let skipped = clip_skip > 0 && self.part.has_layers_to_skip() && self.part.layer() == Layer::Last;
+            let skipped = clip_skip > 0 && self.has_layers_to_skip && self.layer == Layer::Last;
             encoded.hidden_states = Some(if skipped { self.normalize(output)? } else { output });
         }
-        if let (Some(tensor), Some(output)) = (&self.part.graph.pooled, outputs.next()) {
+        if let (Some(tensor), Some(output)) = (&pooled, outputs.next()) {
             encoded.pooled = Some(output.into_dimensionality().map_err(|error| self.odd_output(tensor, &error))?);
         }
         Ok(encoded)

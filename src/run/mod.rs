@@ -11,7 +11,6 @@ mod prepare;
 mod probing;
 mod progress;
 mod report;
-mod schedules;
 mod sheet;
 mod stop;
 mod summary;

@@ -1,12 +1,12 @@
 //! Model folder and manifests → validated jobs: what `run` and `check` do first. Runs no network, writes nothing.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use rayon::prelude::*;
 
 use super::options::JobOptions;
-use super::schedules::Schedules;
-use crate::engine::PromptStyle;
+use crate::engine::{PromptStyle, Schedules};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{Defaults, Job};
 use crate::manifest::{self, Manifest, Rules};
@@ -49,7 +49,7 @@ pub fn prepare(options: &JobOptions) -> Result<Prepared> {
         false => scheduler::custom_sigmas(text, steps),
     };
     let tokenizers = spec.texts.iter().map(TextPart::prompt_tokenizer).collect::<Result<Vec<_>>>()?;
-    let schedules = Schedules::new(&scheduler_config, &spec.recipe);
+    let schedules = RefCell::new(Schedules::new(&scheduler_config, &spec.recipe));
     let rules = Rules {
         defaults: &defaults,
         size_multiple: spec.size_multiple,
@@ -60,7 +60,7 @@ pub fn prepare(options: &JobOptions) -> Result<Prepared> {
         read_levels: &read_levels,
         check: &|job| {
             check_prompts(&tokenizers, options.prompts, job)?;
-            schedules.check(job)
+            schedules.borrow_mut().of(job).map(drop)
         },
         options: options.reading.clone(),
     };

@@ -102,10 +102,6 @@ impl Step {
 }
 
 impl Solver for Ddim {
-    fn model_input(&self, _i: usize, sample: &Array3<f32>) -> Array3<f32> {
-        sample.clone()
-    }
-
     fn step(
         &self,
         i: usize,

@@ -117,10 +117,6 @@ struct Ddpm {
 }
 
 impl Solver for Ddpm {
-    fn model_input(&self, _i: usize, sample: &Array3<f32>) -> Array3<f32> {
-        sample.clone()
-    }
-
     fn step(
         &self,
         i: usize,

@@ -14,6 +14,7 @@ use super::clipping::Clipping;
 use super::euler_ancestral_discrete::ancestral_step;
 use super::exploding::{Exploding, along};
 use super::fields::Fields;
+use super::heun_discrete::first_once_then_twice;
 use super::k_dpm_2_discrete::{Class, TwoLevels};
 use super::registry::{Algorithm, Takes, Variant};
 use super::request::ScheduleRequest;
@@ -45,7 +46,7 @@ fn build(fields: &Fields, request: &ScheduleRequest) -> Result<Schedule> {
     let steps = TwoLevels::new(fields, request, Class::Sde, between)?;
     let inner = &steps.sigmas[..steps.sigmas.len() - 1];
     let path = Brownian::new(inner[inner.len() - 1], inner[0]);
-    let mut sigmas: Vec<f64> = inner.iter().flat_map(|sigma| [*sigma; 2]).skip(1).collect();
+    let mut sigmas = first_once_then_twice(inner);
     sigmas.push(0.0);
     let seed = fields.seed("noise_sampler_seed")?;
     let (levels, numbers) = steps.interleave(sigmas);

@@ -136,10 +136,6 @@ struct DpmSolverSinglestep {
 }
 
 impl Solver for DpmSolverSinglestep {
-    fn model_input(&self, _i: usize, sample: &Array3<f32>) -> Array3<f32> {
-        sample.clone()
-    }
-
     /// `memory` is the start of the block, then the outputs since, newest first.
     fn step(
         &self,

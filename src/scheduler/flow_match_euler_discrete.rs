@@ -107,10 +107,6 @@ struct FlowMatchEulerDiscrete {
 }
 
 impl Solver for FlowMatchEulerDiscrete {
-    fn model_input(&self, _i: usize, sample: &Array3<f32>) -> Array3<f32> {
-        sample.clone()
-    }
-
     fn step(
         &self,
         i: usize,

@@ -44,10 +44,6 @@ struct FlowMatchHeunDiscrete {
 }
 
 impl Solver for FlowMatchHeunDiscrete {
-    fn model_input(&self, _i: usize, sample: &Array3<f32>) -> Array3<f32> {
-        sample.clone()
-    }
-
     fn step(
         &self,
         i: usize,

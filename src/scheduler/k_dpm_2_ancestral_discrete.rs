@@ -11,6 +11,7 @@ use super::clipping::Clipping;
 use super::euler_ancestral_discrete::ancestral_step;
 use super::exploding::{Exploding, along};
 use super::fields::Fields;
+use super::heun_discrete::first_once_then_twice;
 use super::k_dpm_2_discrete::{Class, TwoLevels};
 use super::registry::{Algorithm, Takes, Variant};
 use super::request::ScheduleRequest;
@@ -46,7 +47,7 @@ fn build(fields: &Fields, request: &ScheduleRequest) -> Result<Schedule> {
     let between = |sigma: f64, next: f64| (sigma * ancestral_step(sigma, next).0).sqrt();
     let steps = TwoLevels::new(fields, request, Class::KDpm2, between)?;
     let down_up = steps.sigmas.windows(2).map(|pair| ancestral_step(pair[0], pair[1])).collect();
-    let mut sigmas: Vec<f64> = steps.sigmas.iter().flat_map(|sigma| [*sigma; 2]).skip(1).collect();
+    let mut sigmas = first_once_then_twice(&steps.sigmas);
     // diffusers' list, which ends in three zeros.
     sigmas.push(0.0);
     let (levels, numbers) = steps.interleave(sigmas);

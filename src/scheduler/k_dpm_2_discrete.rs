@@ -6,6 +6,7 @@ use ndarray::{Array3, ArrayView3};
 use super::clipping::Clipping;
 use super::exploding::{Exploding, along};
 use super::fields::Fields;
+use super::heun_discrete::first_once_then_twice;
 use super::noising;
 use super::registry::{Algorithm, Takes, Variant};
 use super::request::ScheduleRequest;
@@ -35,7 +36,7 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
 
 fn build(fields: &Fields, request: &ScheduleRequest) -> Result<Schedule> {
     let steps = TwoLevels::new(fields, request, Class::KDpm2, geometric_mean)?;
-    let mut sigmas: Vec<f64> = steps.sigmas.iter().flat_map(|sigma| [*sigma; 2]).skip(1).collect();
+    let mut sigmas = first_once_then_twice(&steps.sigmas);
     // diffusers' list, which ends in three zeros.
     sigmas.push(0.0);
     let (levels, numbers) = steps.interleave(sigmas);

@@ -82,10 +82,6 @@ struct Lcm {
 }
 
 impl Solver for Lcm {
-    fn model_input(&self, _i: usize, sample: &Array3<f32>) -> Array3<f32> {
-        sample.clone()
-    }
-
     fn step(
         &self,
         i: usize,

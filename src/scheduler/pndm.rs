@@ -201,10 +201,6 @@ struct Pndm {
 }
 
 impl Solver for Pndm {
-    fn model_input(&self, _i: usize, sample: &Array3<f32>) -> Array3<f32> {
-        sample.clone()
-    }
-
     /// `memory` is the kept sample, then the outputs, newest first.
     fn step(
         &self,

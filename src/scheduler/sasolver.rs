@@ -231,10 +231,6 @@ struct SaSolver {
 }
 
 impl Solver for SaSolver {
-    fn model_input(&self, _i: usize, sample: &Array3<f32>) -> Array3<f32> {
-        sample.clone()
-    }
-
     /// `memory` is the sample at the start of the last step, that step's noise, then the outputs, newest first.
     fn step(
         &self,

@@ -30,8 +30,11 @@ pub struct Schedule {
 
 /// What differs between algorithms: pure functions of the number of the evaluation, of the sample and of `memory`.
 pub(super) trait Solver: fmt::Debug + Send + Sync {
-    /// Returns what the network gets at evaluation `i` (diffusers: `scale_model_input`).
-    fn model_input(&self, i: usize, sample: &Array3<f32>) -> Array3<f32>;
+    /// Returns what the network gets at evaluation `i` (diffusers: `scale_model_input`): the sample itself, unless an
+    /// algorithm scales it.
+    fn model_input(&self, _i: usize, sample: &Array3<f32>) -> Array3<f32> {
+        sample.clone()
+    }
 
     /// Returns `prev_sample` after evaluation `i` gave `model_output`; all tensors `[channels, height, width]`.
     ///

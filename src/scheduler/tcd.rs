@@ -82,10 +82,6 @@ struct Tcd {
 }
 
 impl Solver for Tcd {
-    fn model_input(&self, _i: usize, sample: &Array3<f32>) -> Array3<f32> {
-        sample.clone()
-    }
-
     fn step(
         &self,
         i: usize,

@@ -238,10 +238,6 @@ struct UniPcMultistep {
 }
 
 impl Solver for UniPcMultistep {
-    fn model_input(&self, _i: usize, sample: &Array3<f32>) -> Array3<f32> {
-        sample.clone()
-    }
-
     /// `memory` is the sample at the start of the last step, then the outputs, newest first.
     fn step(
         &self,

@@ -6,6 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use image::RgbImage;
+use ndarray::{Array, ArrayD};
+use nightshift::onnx::Runtime;
 use tempfile::TempDir;
 
 /// Root of the repository.
@@ -114,4 +117,50 @@ pub fn shuffled(manifest: &str) -> String {
         lines[1..].swap(i, (state >> 33) as usize % (i + 1));
     }
     lines.join("\n") + "\n"
+}
+
+/// Returns a picture's pixels.
+pub fn open_picture(path: &Path) -> RgbImage {
+    image::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).to_rgb8()
+}
+
+/// Returns the largest difference of any channel, and how many channels differ at all.
+pub fn difference(ours: &RgbImage, theirs: &RgbImage) -> (u8, usize) {
+    assert_eq!(ours.dimensions(), theirs.dimensions());
+    let differences = ours.as_raw().iter().zip(theirs.as_raw()).map(|(a, b)| a.abs_diff(*b));
+    (differences.clone().max().unwrap_or(0), differences.filter(|difference| *difference > 0).count())
+}
+
+/// The small graphs and model folders that the tests run.
+pub fn fixtures() -> PathBuf {
+    root().join("tests/fixtures")
+}
+
+/// Copies a folder and everything in it.
+pub fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a temporary folder is writable");
+    for entry in fs::read_dir(from).expect("readable") {
+        let entry = entry.expect("readable");
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target)
+        } else {
+            fs::copy(entry.path(), target).map(drop).expect("a temporary folder is writable")
+        }
+    }
+}
+
+/// The inputs that the scripts of the fixtures gave Python's onnxruntime: i → ((i · 37) mod 101) / 50 − 1.
+pub fn ramp(shape: &[usize]) -> ArrayD<f32> {
+    let count: usize = shape.iter().product();
+    let values = (0..count).map(|i| (((i * 37) % 101) as f64 / 50.0 - 1.0) as f32).collect();
+    Array::from_shape_vec(shape, values).expect("as many values as the shape has")
+}
+
+/// The library as `make setup` provides it. A test that needs it fails without it: skipping would look like passing.
+pub fn runtime() -> Runtime {
+    match Runtime::load(None) {
+        Ok(runtime) => runtime,
+        Err(error) => panic!("{error}\nhint: {}", error.how_to_fix().unwrap_or_default()),
+    }
 }
