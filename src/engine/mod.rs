@@ -93,6 +93,8 @@ pub struct Engine<'a> {
     pub settings: Settings,
     /// What has been done so far.
     pub counters: &'a Counters,
+    /// Told of images before their first evaluation; where it says no, nothing more is made.
+    pub begin: &'a dyn Fn(&[ImageTask]) -> bool,
 }
 
 impl<'a> Engine<'a> {
@@ -109,7 +111,13 @@ impl<'a> Engine<'a> {
                 Departure::Denoised(task, latents) => to_decoder.send((task, latents)).is_ok(),
                 Departure::Failed(task, error) => outcomes.send(Outcome::Failed(task, error)).is_ok(),
             };
-            let mut denoiser = Denoiser { starter: &mut self.starter, unet: self.unet, lanes, counters: self.counters };
+            let mut denoiser = Denoiser {
+                starter: &mut self.starter,
+                unet: self.unet,
+                lanes,
+                counters: self.counters,
+                begin: self.begin,
+            };
             plan.buckets.iter().all(|bucket| denoiser.denoise(bucket, pace, &emit));
             drop(to_decoder);
         });
@@ -121,6 +129,7 @@ struct Denoiser<'s, 'a> {
     unet: &'s mut dyn Unet,
     lanes: usize,
     counters: &'s Counters,
+    begin: &'s dyn Fn(&[ImageTask]) -> bool,
 }
 
 impl<'a> Denoiser<'_, 'a> {
@@ -129,7 +138,7 @@ impl<'a> Denoiser<'_, 'a> {
         let mut pool = LanePool::new(self.lanes, self.unet.timestep_input());
         let mut waiting = bucket.tasks.as_slice();
         loop {
-            let pace = pace();
+            let (pace, before) = (pace(), waiting);
             while pace == Pace::Go && pool.has_room() && !waiting.is_empty() {
                 match self.starter.start(&mut waiting) {
                     Ok(member) => pool.admit(member),
@@ -137,6 +146,10 @@ impl<'a> Denoiser<'_, 'a> {
                         emit(Departure::Failed(task, error));
                     }
                 }
+            }
+            let entered = &before[..before.len() - waiting.len()];
+            if !entered.is_empty() && !(self.begin)(entered) {
+                return false;
             }
             if pace == Pace::Halt || pool.is_empty() {
                 return pace == Pace::Go;
