@@ -1,9 +1,13 @@
 //! Encode → lane pool (denoise) → decode, over traits: no files, no ONNX Runtime.
 
 mod call;
+mod calls;
 mod decode;
+mod denoise;
 mod embeddings;
 mod images;
+mod limit;
+mod limits;
 mod member;
 mod networks;
 mod pool;
@@ -19,9 +23,11 @@ use image::RgbImage;
 
 pub use embeddings::{Embeddings, PromptStyle, TextPart};
 pub use images::{Images, ReadImage};
+pub use limit::CallLimit;
+pub use limits::{Limits, Network, Size};
 pub use member::{Kept, Lane, Member, TextEmbeds};
 pub use networks::{Encoded, LatentDistribution, TextEncoder, TimestepInput, Unet, UnetInputs, VaeDecoder, VaeEncoder};
-pub use pool::{Departure, LanePool};
+pub use pool::{Departure, LanePool, Step};
 pub use probe::{UnetEntry, probe_unet, probe_vae};
 pub use schedules::Schedules;
 pub use start::Starter;
@@ -29,8 +35,10 @@ pub use tiles::{TiledVae, Tiling};
 
 use crate::error::Error;
 use crate::job::ImageTask;
-use crate::plan::{Bucket, Plan};
+use crate::plan::Plan;
 use crate::recipe::LatentSpace;
+use decode::Decoder;
+use denoise::Denoiser;
 
 /// A finished picture.
 pub struct Generated {
@@ -75,8 +83,10 @@ pub struct Counters {
     pub unet_calls: AtomicU64,
     /// Lanes used in them.
     pub lanes_used: AtomicU64,
-    /// Lanes that there were in them.
+    /// Lanes that there were in them: fewer than asked for where memory does not suffice.
     pub lanes_offered: AtomicU64,
+    /// How large calls may be, where memory does not suffice for what was asked for.
+    pub limits: Limits,
 }
 
 /// The networks and what goes with them.
@@ -100,11 +110,12 @@ impl<'a> Engine<'a> {
     /// on a thread of its own. Returns early where `pace` says so, or when nobody listens to `outcomes` any more.
     pub fn generate(mut self, plan: &'a Plan, pace: &dyn Fn() -> Pace, outcomes: &Sender<Outcome>) {
         let Settings { lanes, vae_batch } = self.settings;
-        let space = self.latents;
+        let (space, limits) = (self.latents, &self.counters.limits);
         std::thread::scope(|scope| {
             let (to_decoder, denoised) = bounded(2 * lanes.max(vae_batch));
-            let (vae, sender) = (&mut *self.vae, outcomes.clone());
-            scope.spawn(move || decode::decode_all(vae, space, vae_batch, &denoised, &sender));
+            let (vae, outcomes_too) = (&mut *self.vae, outcomes.clone());
+            let mut decoder = Decoder { vae, space, batch: vae_batch, limits, outcomes: outcomes_too };
+            scope.spawn(move || decoder.decode_all(&denoised));
             let emit = |departure| match departure {
                 Departure::Denoised(task, latents) => to_decoder.send((task, latents)).is_ok(),
                 Departure::Failed(task, error) => outcomes.send(Outcome::Failed(task, error)).is_ok(),
@@ -116,44 +127,10 @@ impl<'a> Engine<'a> {
     }
 }
 
-struct Denoiser<'s, 'a> {
-    starter: &'s mut Starter<'a>,
-    unet: &'s mut dyn Unet,
-    lanes: usize,
-    counters: &'s Counters,
-}
-
-impl<'a> Denoiser<'_, 'a> {
-    /// Denoises the images of one size; returns whether the run goes on.
-    fn denoise(&mut self, bucket: &'a Bucket, pace: &dyn Fn() -> Pace, emit: &dyn Fn(Departure) -> bool) -> bool {
-        let mut pool = LanePool::new(self.lanes, self.unet.timestep_input());
-        let mut waiting = bucket.tasks.as_slice();
-        loop {
-            let pace = pace();
-            while pace == Pace::Go && pool.has_room() && !waiting.is_empty() {
-                match self.starter.start(&mut waiting) {
-                    Ok(member) => pool.admit(member),
-                    Err((task, error)) => {
-                        emit(Departure::Failed(task, error));
-                    }
-                }
-            }
-            if pace == Pace::Halt || pool.is_empty() {
-                return pace == Pace::Go;
-            }
-            let (departures, used) = pool.step(self.unet);
-            self.counters.count(used, self.lanes);
-            if !departures.into_iter().all(emit) {
-                return false;
-            }
-        }
-    }
-}
-
 impl Counters {
-    fn count(&self, used: usize, offered: usize) {
-        self.unet_calls.fetch_add(1, Ordering::Relaxed);
-        self.lanes_used.fetch_add(used as u64, Ordering::Relaxed);
-        self.lanes_offered.fetch_add(offered as u64, Ordering::Relaxed);
+    fn count(&self, step: &Step) {
+        self.unet_calls.fetch_add(step.calls, Ordering::Relaxed);
+        self.lanes_used.fetch_add(step.used as u64, Ordering::Relaxed);
+        self.lanes_offered.fetch_add(step.offered as u64, Ordering::Relaxed);
     }
 }

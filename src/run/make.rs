@@ -13,11 +13,12 @@ use super::options::{Lanes, RunOptions};
 use super::prepare::Prepared;
 use super::probing::Probing;
 use super::progress::{self, Tally};
+use super::remembered::Remembered;
 use super::report;
 use super::stop::Stop;
 use super::tiling::TilingDecoder;
 use super::writer::Writer;
-use crate::engine::{Embeddings, Engine, Images, Settings, Starter, TextEncoder, TextPart, VaeEncoder};
+use crate::engine::{Counters, Embeddings, Engine, Images, Settings, Starter, TextEncoder, TextPart, VaeEncoder};
 use crate::error::{Error, ErrorKind, Location, Result};
 use crate::job::ImageTask;
 use crate::journal::Journal;
@@ -74,21 +75,27 @@ pub fn make(
         folder,
     };
     let settings = probing.safe(&mut networks, settings(prepared, options))?;
+    let model_hash = probing.model_hash;
+    let remembered = Remembered { model_hash, device: options.device, settings, folder };
     let load = loading.elapsed().as_secs_f64();
     let Networks { text_encoders, unet, vae_decoder, vae_encoder } = &mut networks;
     let mut vae = TilingDecoder::new(vae_decoder, &prepared.spec, options.vae_tiling)?;
     let plan = plan(missing);
     let (planned, planned_evaluations) = (plan.images() as u64, plan.lane_evaluations());
-    let tally = Tally { planned, planned_evaluations, ..Tally::default() };
+    let counters = Counters { limits: remembered.read(), ..Counters::default() };
+    let tally = Tally { planned, planned_evaluations, engine: counters, ..Tally::default() };
     let (generating, there) = (Instant::now(), ledger.written());
     let total = ledger.images();
     let over = AtomicBool::new(false);
     let write = std::thread::scope(|scope| {
         let (sender, outcomes) = bounded(OUTCOMES_WAITING);
-        let (tally, over) = (&tally, &over);
+        let (tally, over, remembered) = (&tally, &over, &remembered);
         let watcher = scope.spawn(move || {
             let started = Instant::now();
-            let mut tick = |tally: &Tally| report::write_progress(folder, tally, there, total, started);
+            let mut tick = |tally: &Tally| {
+                report::write_progress(folder, tally, there, total, started);
+                remembered.write(&tally.engine.limits);
+            };
             tick(tally);
             progress::show(tally, bars, over, &mut tick);
         });
@@ -118,6 +125,7 @@ pub fn make(
         watcher.thread().unpark();
         written
     })?;
+    remembered.write(&tally.engine.limits);
     Ok(Made {
         images: tally.done.load(Ordering::Relaxed),
         occupancy: tally.occupancy(),

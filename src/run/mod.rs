@@ -10,6 +10,7 @@ mod options;
 mod prepare;
 mod probing;
 mod progress;
+mod remembered;
 mod report;
 mod sheet;
 mod stop;
