@@ -1,7 +1,8 @@
 //! The decoding thread: latents → pixels, while the UNet works on the next images.
 
 use crossbeam_channel::{Receiver, Sender};
-use ndarray::{Array3, Array4, Axis, s};
+use image::RgbImage;
+use ndarray::{Array3, Array4, ArrayView3, Axis, s};
 
 use super::calls::{Calls, OUT_OF_MEMORY, call_all};
 use super::limits::{Limits, Network};
@@ -15,14 +16,26 @@ use crate::recipe::LatentSpace;
 /// Finished latents on their way to the decoder.
 pub(super) type Denoised = (ImageTask, Array3<f32>);
 
+/// What became of latents.
+pub(super) enum Decoded {
+    /// It was said: a picture, or an error.
+    Settled(ImageTask),
+    /// No decoder gives finite values for them.
+    NotANumber(ImageTask),
+}
+
 /// The decoding thread.
 pub(super) struct Decoder<'a> {
     pub(super) vae: &'a mut dyn VaeDecoder,
+    /// Decodes what the first one overflows on.
+    pub(super) fine_vae: Option<&'a mut dyn VaeDecoder>,
     pub(super) space: &'a LatentSpace,
     /// Pictures per call, as far as memory allows.
     pub(super) batch: usize,
     pub(super) limits: &'a Limits,
     pub(super) outcomes: Sender<Outcome>,
+    /// Goes back to the denoiser, which makes once more what is not a number.
+    pub(super) decoded: Sender<Decoded>,
 }
 
 impl Decoder<'_> {
@@ -43,14 +56,45 @@ impl Decoder<'_> {
         }
     }
 
-    fn decode(&mut self, group: &[Denoised]) -> Result<Array4<f32>> {
-        let (channels, height, width) = group[0].1.dim();
-        let mut latents = Array4::zeros((group.len(), channels, height, width));
-        for (lane, (_, one)) in group.iter().enumerate() {
-            latents.slice_mut(s![lane, .., .., ..]).assign(&self.space.denormalized(one.view()));
+    /// Sends the picture that was decoded of latents on; returns whether anybody listens.
+    fn deliver(&mut self, (task, latents): &Denoised, decoded: ArrayView3<'_, f32>) -> bool {
+        match to_rgb8(decoded).or_else(|| self.finely(latents)) {
+            Some(image) => self.settle(task, Outcome::Done(Generated::new(task.clone(), image))),
+            None => {
+                self.tell(Decoded::NotANumber(task.clone()));
+                true
+            }
         }
-        self.vae.decode(latents.view())
     }
+
+    fn settle(&self, task: &ImageTask, outcome: Outcome) -> bool {
+        self.tell(Decoded::Settled(task.clone()));
+        self.outcomes.send(outcome).is_ok()
+    }
+
+    /// A denoiser that was stopped does not hear it, and need not.
+    fn tell(&self, decoded: Decoded) {
+        let _ = self.decoded.send(decoded);
+    }
+
+    /// Returns what the finer decoder gives for one picture's latents, if there is one and it gives numbers.
+    fn finely(&mut self, latents: &Array3<f32>) -> Option<RgbImage> {
+        let vae = self.fine_vae.as_deref_mut()?;
+        let latents = self.space.denormalized(latents.view()).insert_axis(Axis(0));
+        let decoded = vae.decode(latents.view());
+        let decoded = decoded.inspect_err(|error| tracing::warn!("the float32 VAE decoder does not help: {error}"));
+        to_rgb8(decoded.ok()?.index_axis(Axis(0), 0))
+    }
+}
+
+/// Decodes latents of equal size in one call.
+fn decode(vae: &mut dyn VaeDecoder, space: &LatentSpace, group: &[Denoised]) -> Result<Array4<f32>> {
+    let (channels, height, width) = group[0].1.dim();
+    let mut latents = Array4::zeros((group.len(), channels, height, width));
+    for (lane, (_, one)) in group.iter().enumerate() {
+        latents.slice_mut(s![lane, .., .., ..]).assign(&space.denormalized(one.view()));
+    }
+    vae.decode(latents.view())
 }
 
 /// The calls for one group of pictures.
@@ -64,15 +108,15 @@ impl Calls for DecoderCalls<'_, '_> {
     type Entry = Denoised;
 
     fn call(&mut self, entries: &[Denoised]) -> Result<()> {
-        let decoded = self.decoder.decode(entries)?;
-        for ((task, _), decoded) in entries.iter().zip(decoded.axis_iter(Axis(0))) {
-            self.is_heard &= self.decoder.outcomes.send(picture(task.clone(), decoded)).is_ok();
+        let decoded = decode(self.decoder.vae, self.decoder.space, entries)?;
+        for (entry, decoded) in entries.iter().zip(decoded.axis_iter(Axis(0))) {
+            self.is_heard &= self.decoder.deliver(entry, decoded);
         }
         Ok(())
     }
 
     fn give_up(&mut self, (task, _): Denoised, error: Error) {
-        self.is_heard &= self.decoder.outcomes.send(Outcome::Failed(task, of_row(error))).is_ok();
+        self.is_heard &= self.decoder.settle(&task, Outcome::Failed(task.clone(), of_row(error)));
     }
 
     fn is_wanted(&self, _: &Denoised) -> bool {
@@ -99,15 +143,4 @@ fn gather(first: Denoised, batch: usize, denoised: &Receiver<Denoised>) -> (Vec<
         }
     }
     (group, None)
-}
-
-fn picture(task: ImageTask, decoded: ndarray::ArrayView3<'_, f32>) -> Outcome {
-    match to_rgb8(decoded) {
-        Some(image) => Outcome::Done(Generated { task, image }),
-        None => {
-            let error =
-                Error::new(ErrorKind::Row, "not_a_number", "the decoded picture has values that are not numbers");
-            Outcome::Failed(task, error.hint("an fp16 VAE overflows on some models: use an fp32 VAE decoder"))
-        }
-    }
 }

@@ -1,5 +1,6 @@
 //! Encode → lane pool (denoise) → decode, over traits: no files, no ONNX Runtime.
 
+mod attempts;
 mod call;
 mod calls;
 mod decode;
@@ -18,7 +19,7 @@ mod tiles;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{Sender, bounded, unbounded};
 use image::RgbImage;
 
 pub use embeddings::{Embeddings, PromptStyle, TextPart};
@@ -35,8 +36,10 @@ pub use tiles::{TiledVae, Tiling};
 
 use crate::error::Error;
 use crate::job::ImageTask;
+use crate::pixels::{ONE_COLOUR, luma_std};
 use crate::plan::Plan;
 use crate::recipe::LatentSpace;
+use attempts::Attempts;
 use decode::Decoder;
 use denoise::Denoiser;
 
@@ -46,6 +49,21 @@ pub struct Generated {
     pub task: ImageTask,
     /// The pixels.
     pub image: RgbImage,
+    /// Standard deviation of the picture's luma, as [`luma_std`] gives it.
+    pub luma_std: f32,
+}
+
+impl Generated {
+    /// Returns the picture of `task`.
+    pub fn new(task: ImageTask, image: RgbImage) -> Self {
+        let luma_std = luma_std(&image);
+        Generated { task, image, luma_std }
+    }
+
+    /// Returns whether the picture is all but of one colour: such a picture is kept, but somebody should look at it.
+    pub fn is_suspect(&self) -> bool {
+        self.luma_std < ONE_COLOUR
+    }
 }
 
 /// What became of an image.
@@ -85,6 +103,8 @@ pub struct Counters {
     pub lanes_used: AtomicU64,
     /// Lanes that there were in them: fewer than asked for where memory does not suffice.
     pub lanes_offered: AtomicU64,
+    /// Images that came out as no numbers and were made once more.
+    pub repeated: AtomicU64,
     /// How large calls may be, where memory does not suffice for what was asked for.
     pub limits: Limits,
 }
@@ -97,6 +117,8 @@ pub struct Engine<'a> {
     pub unet: &'a mut dyn Unet,
     /// Turns latents into pixels.
     pub vae: &'a mut dyn VaeDecoder,
+    /// Decodes latents that are finite and that `vae` gives no numbers for, one picture a call.
+    pub fine_vae: Option<&'a mut dyn VaeDecoder>,
     /// How latents are scaled for the VAE.
     pub latents: &'a LatentSpace,
     /// Lanes and batches.
@@ -110,19 +132,31 @@ impl<'a> Engine<'a> {
     /// on a thread of its own. Returns early where `pace` says so, or when nobody listens to `outcomes` any more.
     pub fn generate(mut self, plan: &'a Plan, pace: &dyn Fn() -> Pace, outcomes: &Sender<Outcome>) {
         let Settings { lanes, vae_batch } = self.settings;
-        let (space, limits) = (self.latents, &self.counters.limits);
         std::thread::scope(|scope| {
             let (to_decoder, denoised) = bounded(2 * lanes.max(vae_batch));
-            let (vae, outcomes_too) = (&mut *self.vae, outcomes.clone());
-            let mut decoder = Decoder { vae, space, batch: vae_batch, limits, outcomes: outcomes_too };
-            scope.spawn(move || decoder.decode_all(&denoised));
-            let emit = |departure| match departure {
-                Departure::Denoised(task, latents) => to_decoder.send((task, latents)).is_ok(),
-                Departure::Failed(task, error) => outcomes.send(Outcome::Failed(task, error)).is_ok(),
+            // Unbounded: the denoiser may wait for the decoder while the decoder has something to say.
+            let (to_denoiser, decoded) = unbounded();
+            let mut decoder = Decoder {
+                vae: &mut *self.vae,
+                fine_vae: self.fine_vae.take(),
+                space: self.latents,
+                batch: vae_batch,
+                limits: &self.counters.limits,
+                outcomes: outcomes.clone(),
+                decoded: to_denoiser,
             };
-            let mut denoiser = Denoiser { starter: &mut self.starter, unet: self.unet, lanes, counters: self.counters };
-            plan.buckets.iter().all(|bucket| denoiser.denoise(bucket, pace, &emit));
-            drop(to_decoder);
+            scope.spawn(move || decoder.decode_all(&denoised));
+            let mut denoiser = Denoiser {
+                starter: &mut self.starter,
+                unet: self.unet,
+                lanes,
+                counters: self.counters,
+                attempts: Attempts::default(),
+                to_decoder,
+                decoded,
+                outcomes,
+            };
+            denoiser.denoise_all(plan, pace);
         });
     }
 }

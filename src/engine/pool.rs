@@ -34,6 +34,8 @@ struct CallKey {
 pub enum Departure {
     /// Its final latents `[channels, h, w]`, still multiplied by `scaling_factor`.
     Denoised(ImageTask, Array3<f32>),
+    /// A prediction or the final latents hold values that are not finite.
+    NotANumber(ImageTask),
     /// The network failed on it alone.
     Failed(ImageTask, Error),
 }
@@ -162,25 +164,40 @@ impl LanePool {
     }
 
     fn deliver_one(&mut self, request: LaneRequest, output: ArrayView3<'_, f32>, departures: &mut Vec<Departure>) {
-        let member = self.members[request.slot].as_mut().expect("a queued lane's member is in its slot");
-        if !member.receive(request.lane, output.to_owned()) {
-            return;
-        }
-        let lanes = member.lanes.len();
-        if !member.is_done() {
-            self.enqueue(request.slot, lanes);
-        } else if let Some(member) = self.members[request.slot].take() {
-            let latents = member.latents().to_owned();
-            departures.push(Departure::Denoised(member.task, latents));
+        // An image that has just left may have had another lane in the same call.
+        let Some(member) = self.members[request.slot].as_mut() else { return };
+        // Nothing that is not a number ever becomes one again, but some samplers clip it.
+        if !is_finite(output) {
+            departures.extend(self.remove(request.slot).map(|member| Departure::NotANumber(member.task)));
+        } else if member.receive(request.lane, output.to_owned()) {
+            self.go_on(request.slot, departures);
         }
     }
 
-    fn expel(&mut self, slot: usize, error: Error, departures: &mut Vec<Departure>) {
-        self.queue.retain(|request| request.slot != slot);
-        if let Some(member) = self.members[slot].take() {
-            departures.push(Departure::Failed(member.task, of_row(error)));
+    /// An image has all of its predictions: it queues for the next ones, or leaves.
+    fn go_on(&mut self, slot: usize, departures: &mut Vec<Departure>) {
+        let member = self.member(slot);
+        let lanes = member.lanes.len();
+        if !member.is_done() {
+            self.enqueue(slot, lanes);
+        } else if let Some(member) = self.members[slot].take() {
+            let latents = member.latents().to_owned();
+            departures.push(match is_finite(latents.view()) {
+                true => Departure::Denoised(member.task, latents),
+                false => Departure::NotANumber(member.task),
+            });
         }
     }
+
+    /// Takes an image out, and its lanes from the queue.
+    fn remove(&mut self, slot: usize) -> Option<Member> {
+        self.queue.retain(|request| request.slot != slot);
+        self.members[slot].take()
+    }
+}
+
+fn is_finite(values: ArrayView3<'_, f32>) -> bool {
+    values.iter().all(|value| value.is_finite())
 }
 
 /// Returns the error of a call that failed with one lane as its image's.
@@ -208,7 +225,8 @@ impl Calls for PoolCalls<'_> {
     }
 
     fn give_up(&mut self, entry: LaneRequest, error: Error) {
-        self.pool.expel(entry.slot, error, &mut self.departures);
+        let member = self.pool.remove(entry.slot);
+        self.departures.extend(member.map(|member| Departure::Failed(member.task, of_row(error))));
     }
 
     fn is_wanted(&self, entry: &LaneRequest) -> bool {

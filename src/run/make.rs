@@ -18,7 +18,9 @@ use super::report;
 use super::stop::Stop;
 use super::tiling::TilingDecoder;
 use super::writer::Writer;
-use crate::engine::{Counters, Embeddings, Engine, Images, Settings, Starter, TextEncoder, TextPart, VaeEncoder};
+use crate::engine::{
+    Counters, Embeddings, Engine, Images, Settings, Starter, TextEncoder, TextPart, VaeDecoder, VaeEncoder,
+};
 use crate::error::{Error, ErrorKind, Location, Result};
 use crate::job::ImageTask;
 use crate::journal::Journal;
@@ -78,8 +80,10 @@ pub fn make(
     let model_hash = probing.model_hash;
     let remembered = Remembered { model_hash, device: options.device, settings, folder };
     let load = loading.elapsed().as_secs_f64();
-    let Networks { text_encoders, unet, vae_decoder, vae_encoder } = &mut networks;
+    let Networks { text_encoders, unet, vae_decoder, vae_decoder_fp32, vae_encoder } = &mut networks;
     let mut vae = TilingDecoder::new(vae_decoder, &prepared.spec, options.vae_tiling)?;
+    let fine_vae = vae_decoder_fp32.as_mut().map(|vae| TilingDecoder::new(vae, &prepared.spec, options.vae_tiling));
+    let mut fine_vae = fine_vae.transpose()?;
     let plan = plan(missing);
     let (planned, planned_evaluations) = (plan.images() as u64, plan.lane_evaluations());
     let counters = Counters { limits: remembered.read(), ..Counters::default() };
@@ -114,6 +118,7 @@ pub fn make(
             starter: Starter::new(embeddings, images, recipe, config, options.job.noise),
             unet,
             vae: &mut vae,
+            fine_vae: fine_vae.as_mut().map(|vae| vae as &mut dyn VaeDecoder),
             latents: &recipe.latents,
             settings,
             counters: &tally.engine,

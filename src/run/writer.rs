@@ -57,7 +57,12 @@ impl Writer<'_, '_> {
         let (mut pictures, mut failures) = (Vec::new(), Vec::new());
         for outcome in group {
             match outcome {
-                Outcome::Done(generated) => pictures.push(generated),
+                Outcome::Done(generated) => {
+                    if generated.is_suspect() {
+                        tracing::warn!("{}: the picture is all of one colour; it is kept", generated.task.key);
+                    }
+                    pictures.push(generated);
+                }
                 Outcome::Failed(task, error) => failures.push((task, error)),
             }
         }
@@ -78,7 +83,7 @@ impl Writer<'_, '_> {
     fn write_pictures(&self, pictures: Vec<Generated>) -> Result<Vec<(ImageTask, Done)>> {
         let encoded: Vec<(ImageTask, Vec<u8>)> = pictures
             .into_par_iter()
-            .map(|Generated { task, image }| {
+            .map(|Generated { task, image, .. }| {
                 let parameters = Parameters::new(&task, self.provenance, a1111_name(&task.job.scheduler));
                 png::encode(&image, &parameters).map(|bytes| (task, bytes))
             })
