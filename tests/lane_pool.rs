@@ -19,11 +19,14 @@ struct RowWise {
     calls: Vec<Vec<f64>>,
     /// A call with a lane whose embedding starts with this fails.
     poison: f32,
+    /// A call with more lanes runs out of memory, and one with a lane whose embedding starts with `huge`.
+    most: usize,
+    huge: f32,
 }
 
 impl RowWise {
     fn new(timestep_input: TimestepInput) -> Self {
-        RowWise { timestep_input, calls: Vec::new(), poison: f32::NAN }
+        RowWise { timestep_input, calls: Vec::new(), poison: f32::NAN, most: usize::MAX, huge: f32::NAN }
     }
 }
 
@@ -37,6 +40,10 @@ impl Unet for RowWise {
         self.calls.push(timesteps.to_vec());
         if states.axis_iter(Axis(0)).any(|state| state[[0, 0]] == self.poison) {
             return Err(Error::new(ErrorKind::Unexpected, "poison", "a poisoned lane"));
+        }
+        let huge = states.axis_iter(Axis(0)).any(|state| state[[0, 0]] == self.huge);
+        if huge || timesteps.len() > self.most {
+            return Err(Error::new(ErrorKind::Unexpected, "out_of_memory", "not enough memory"));
         }
         let mut output = sample.to_owned();
         Zip::from(output.outer_iter_mut()).and(states.outer_iter()).and(timesteps).for_each(
@@ -98,9 +105,9 @@ fn run(rows: &[Row], lanes: usize, unet: &mut RowWise) -> (Vec<Option<Array3<f32
         if pool.is_empty() {
             return (results, used);
         }
-        let (departures, lanes_used) = pool.step(unet);
-        used.push(lanes_used);
-        for departure in departures {
+        let step = pool.step(unet);
+        used.push(step.used);
+        for departure in step.departures {
             if let Departure::Denoised(task, latents) = departure {
                 results[task.ordinal as usize] = Some(latents);
             }
@@ -155,6 +162,31 @@ fn a_failing_image_costs_its_neighbours_nothing() {
         let expected = (ordinal != 3).then_some(()).and(healthy.as_ref());
         assert_eq!(hurt.as_ref(), expected, "image {ordinal}");
     }
+}
+
+#[test]
+fn too_many_lanes_are_halved_and_every_image_is_the_same() {
+    let rows: Vec<Row> = (0..20).map(|row| (2 + row % 3, row % 2 == 0, row as usize % 4)).collect();
+    let four = run(&rows, 4, &mut RowWise::new(TimestepInput::PerLane));
+    let mut unet = RowWise { most: 4, ..RowWise::new(TimestepInput::PerLane) };
+    let lowered = run(&rows, 16, &mut unet);
+    assert_eq!(lowered.0, four.0);
+    let sizes: Vec<usize> = unet.calls.iter().map(Vec::len).collect();
+    assert_eq!(sizes[..5], [14, 8, 4, 4, 4], "two lanes of another length were in the queue");
+    assert!(sizes[2..].iter().all(|lanes| *lanes <= 4), "{sizes:?}");
+    assert!(sizes.len() <= four.1.len() + 4, "two calls that fail, and a tail: {} and {}", sizes.len(), four.1.len());
+}
+
+#[test]
+fn an_image_too_large_for_the_memory_fails_alone() {
+    let rows: Vec<Row> = (0..12).map(|row| (3 + row % 3, row % 2 == 0, row as usize % 4)).collect();
+    let healthy = run(&rows, 4, &mut RowWise::new(TimestepInput::PerLane));
+    let mut unet = RowWise { huge: 0.3, ..RowWise::new(TimestepInput::PerLane) };
+    let hurt = run(&rows, 4, &mut unet);
+    for (ordinal, (hurt, healthy)) in hurt.0.iter().zip(&healthy.0).enumerate() {
+        assert_eq!(hurt.as_ref(), (ordinal != 3).then_some(()).and(healthy.as_ref()), "image {ordinal}");
+    }
+    assert!(hurt.1.iter().skip(1).any(|used| *used == 4), "one image does not lower the limit: {:?}", hurt.1);
 }
 
 #[test]

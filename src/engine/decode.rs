@@ -1,8 +1,11 @@
 //! The decoding thread: latents → pixels, while the UNet works on the next images.
 
 use crossbeam_channel::{Receiver, Sender};
-use ndarray::{Array3, Array4, Axis, s};
+use image::RgbImage;
+use ndarray::{Array3, Array4, ArrayView3, Axis, s};
 
+use super::calls::{Calls, OUT_OF_MEMORY, call_all};
+use super::limits::{Limits, Network};
 use super::networks::VaeDecoder;
 use super::{Generated, Outcome};
 use crate::error::{Error, ErrorKind, Result};
@@ -13,24 +16,120 @@ use crate::recipe::LatentSpace;
 /// Finished latents on their way to the decoder.
 pub(super) type Denoised = (ImageTask, Array3<f32>);
 
-/// Decodes what comes in, up to `batch` pictures of equal size a call, until the channel closes or nobody listens.
-pub(super) fn decode_all(
-    vae: &mut dyn VaeDecoder,
-    space: &LatentSpace,
-    batch: usize,
-    denoised: &Receiver<Denoised>,
-    outcomes: &Sender<Outcome>,
-) {
-    let mut held: Option<Denoised> = None;
-    while let Some(first) = held.take().or_else(|| denoised.recv().ok()) {
-        let (group, next) = gather(first, batch, denoised);
-        held = next;
-        for outcome in decode_group(vae, space, group) {
-            if outcomes.send(outcome).is_err() {
+/// What became of latents.
+pub(super) enum Decoded {
+    /// It was said: a picture, or an error.
+    Settled(ImageTask),
+    /// No decoder gives finite values for them.
+    NotANumber(ImageTask),
+}
+
+/// The decoding thread.
+pub(super) struct Decoder<'a> {
+    pub(super) vae: &'a mut dyn VaeDecoder,
+    /// Decodes what the first one overflows on.
+    pub(super) fine_vae: Option<&'a mut dyn VaeDecoder>,
+    pub(super) space: &'a LatentSpace,
+    /// Pictures per call, as far as memory allows.
+    pub(super) batch: usize,
+    pub(super) limits: &'a Limits,
+    pub(super) outcomes: Sender<Outcome>,
+    /// Goes back to the denoiser, which makes once more what is not a number.
+    pub(super) decoded: Sender<Decoded>,
+}
+
+impl Decoder<'_> {
+    /// Decodes what comes in, several pictures of equal size a call, until the channel closes or nobody listens.
+    pub(super) fn decode_all(&mut self, denoised: &Receiver<Denoised>) {
+        let mut held: Option<Denoised> = None;
+        while let Some(first) = held.take().or_else(|| denoised.recv().ok()) {
+            let size = (first.0.job.width, first.0.job.height);
+            let mut limit = self.limits.of(Network::VaeDecoder, size, self.batch);
+            let (group, next) = gather(first, limit.now(), denoised);
+            held = next;
+            let mut calls = DecoderCalls { decoder: self, is_heard: true };
+            let (_, too_many) = call_all(&mut calls, group, &mut limit);
+            if !calls.is_heard {
                 return;
+            }
+            self.limits.learn(Network::VaeDecoder, size, limit, too_many);
+        }
+    }
+
+    /// Sends the picture that was decoded of latents on; returns whether anybody listens.
+    fn deliver(&mut self, (task, latents): &Denoised, decoded: ArrayView3<'_, f32>) -> bool {
+        match to_rgb8(decoded).or_else(|| self.finely(latents)) {
+            Some(image) => self.settle(task, Outcome::Done(Generated::new(task.clone(), image))),
+            None => {
+                self.tell(Decoded::NotANumber(task.clone()));
+                true
             }
         }
     }
+
+    fn settle(&self, task: &ImageTask, outcome: Outcome) -> bool {
+        self.tell(Decoded::Settled(task.clone()));
+        self.outcomes.send(outcome).is_ok()
+    }
+
+    /// A denoiser that was stopped does not hear it, and need not.
+    fn tell(&self, decoded: Decoded) {
+        let _ = self.decoded.send(decoded);
+    }
+
+    /// Returns what the finer decoder gives for one picture's latents, if there is one and it gives numbers.
+    fn finely(&mut self, latents: &Array3<f32>) -> Option<RgbImage> {
+        let vae = self.fine_vae.as_deref_mut()?;
+        let latents = self.space.denormalized(latents.view()).insert_axis(Axis(0));
+        let decoded = vae.decode(latents.view());
+        let decoded = decoded.inspect_err(|error| tracing::warn!("the float32 VAE decoder does not help: {error}"));
+        to_rgb8(decoded.ok()?.index_axis(Axis(0), 0))
+    }
+}
+
+/// Decodes latents of equal size in one call.
+fn decode(vae: &mut dyn VaeDecoder, space: &LatentSpace, group: &[Denoised]) -> Result<Array4<f32>> {
+    let (channels, height, width) = group[0].1.dim();
+    let mut latents = Array4::zeros((group.len(), channels, height, width));
+    for (lane, (_, one)) in group.iter().enumerate() {
+        latents.slice_mut(s![lane, .., .., ..]).assign(&space.denormalized(one.view()));
+    }
+    vae.decode(latents.view())
+}
+
+/// The calls for one group of pictures.
+struct DecoderCalls<'c, 'a> {
+    decoder: &'c mut Decoder<'a>,
+    /// Whether anybody takes the pictures.
+    is_heard: bool,
+}
+
+impl Calls for DecoderCalls<'_, '_> {
+    type Entry = Denoised;
+
+    fn call(&mut self, entries: &[Denoised]) -> Result<()> {
+        let decoded = decode(self.decoder.vae, self.decoder.space, entries)?;
+        for (entry, decoded) in entries.iter().zip(decoded.axis_iter(Axis(0))) {
+            self.is_heard &= self.decoder.deliver(entry, decoded);
+        }
+        Ok(())
+    }
+
+    fn give_up(&mut self, (task, _): Denoised, error: Error) {
+        self.is_heard &= self.decoder.settle(&task, Outcome::Failed(task.clone(), of_row(error)));
+    }
+
+    fn is_wanted(&self, _: &Denoised) -> bool {
+        self.is_heard
+    }
+}
+
+/// Returns the error of a call that failed with one picture as that picture's.
+fn of_row(error: Error) -> Error {
+    if error.code() == OUT_OF_MEMORY {
+        return error.with_kind(ErrorKind::Row).hint("make it smaller, or try `--vae-tiling on`");
+    }
+    Error::new(ErrorKind::Row, "vae_failed", format!("the VAE decoder failed: {error}")).source(error)
 }
 
 /// Collects what is already waiting and has the size of `first`; the first of another size is handed back.
@@ -44,38 +143,4 @@ fn gather(first: Denoised, batch: usize, denoised: &Receiver<Denoised>) -> (Vec<
         }
     }
     (group, None)
-}
-
-fn decode_group(vae: &mut dyn VaeDecoder, space: &LatentSpace, group: Vec<Denoised>) -> Vec<Outcome> {
-    match decode(vae, space, &group) {
-        Ok(decoded) => {
-            group.into_iter().zip(decoded.axis_iter(Axis(0))).map(|((task, _), d)| picture(task, d)).collect()
-        }
-        Err(error) if group.len() == 1 => {
-            let error =
-                Error::new(ErrorKind::Row, "vae_failed", format!("the VAE decoder failed: {error}")).source(error);
-            group.into_iter().map(|(task, _)| Outcome::Failed(task, error.again())).collect()
-        }
-        Err(_) => group.into_iter().flat_map(|one| decode_group(vae, space, vec![one])).collect(),
-    }
-}
-
-fn decode(vae: &mut dyn VaeDecoder, space: &LatentSpace, group: &[Denoised]) -> Result<Array4<f32>> {
-    let (channels, height, width) = group[0].1.dim();
-    let mut latents = Array4::zeros((group.len(), channels, height, width));
-    for (lane, (_, one)) in group.iter().enumerate() {
-        latents.slice_mut(s![lane, .., .., ..]).assign(&space.denormalized(one.view()));
-    }
-    vae.decode(latents.view())
-}
-
-fn picture(task: ImageTask, decoded: ndarray::ArrayView3<'_, f32>) -> Outcome {
-    match to_rgb8(decoded) {
-        Some(image) => Outcome::Done(Generated { task, image }),
-        None => {
-            let error =
-                Error::new(ErrorKind::Row, "not_a_number", "the decoded picture has values that are not numbers");
-            Outcome::Failed(task, error.hint("an fp16 VAE overflows on some models: use an fp32 VAE decoder"))
-        }
-    }
 }

@@ -1,9 +1,14 @@
 //! Encode → lane pool (denoise) → decode, over traits: no files, no ONNX Runtime.
 
+mod attempts;
 mod call;
+mod calls;
 mod decode;
+mod denoise;
 mod embeddings;
 mod images;
+mod limit;
+mod limits;
 mod member;
 mod networks;
 mod pool;
@@ -14,14 +19,16 @@ mod tiles;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{Sender, bounded, unbounded};
 use image::RgbImage;
 
 pub use embeddings::{Embeddings, PromptStyle, TextPart};
 pub use images::{Images, ReadImage};
+pub use limit::CallLimit;
+pub use limits::{Limits, Network, Size};
 pub use member::{Kept, Lane, Member, TextEmbeds};
 pub use networks::{Encoded, LatentDistribution, TextEncoder, TimestepInput, Unet, UnetInputs, VaeDecoder, VaeEncoder};
-pub use pool::{Departure, LanePool};
+pub use pool::{Departure, LanePool, Step};
 pub use probe::{UnetEntry, probe_unet, probe_vae};
 pub use schedules::Schedules;
 pub use start::Starter;
@@ -29,8 +36,12 @@ pub use tiles::{TiledVae, Tiling};
 
 use crate::error::Error;
 use crate::job::ImageTask;
-use crate::plan::{Bucket, Plan};
+use crate::pixels::{ONE_COLOUR, luma_std};
+use crate::plan::Plan;
 use crate::recipe::LatentSpace;
+use attempts::Attempts;
+use decode::Decoder;
+use denoise::Denoiser;
 
 /// A finished picture.
 pub struct Generated {
@@ -38,6 +49,21 @@ pub struct Generated {
     pub task: ImageTask,
     /// The pixels.
     pub image: RgbImage,
+    /// Standard deviation of the picture's luma, as [`luma_std`] gives it.
+    pub luma_std: f32,
+}
+
+impl Generated {
+    /// Returns the picture of `task`.
+    pub fn new(task: ImageTask, image: RgbImage) -> Self {
+        let luma_std = luma_std(&image);
+        Generated { task, image, luma_std }
+    }
+
+    /// Returns whether the picture is all but of one colour: such a picture is kept, but somebody should look at it.
+    pub fn is_suspect(&self) -> bool {
+        self.luma_std < ONE_COLOUR
+    }
 }
 
 /// What became of an image.
@@ -75,8 +101,12 @@ pub struct Counters {
     pub unet_calls: AtomicU64,
     /// Lanes used in them.
     pub lanes_used: AtomicU64,
-    /// Lanes that there were in them.
+    /// Lanes that there were in them: fewer than asked for where memory does not suffice.
     pub lanes_offered: AtomicU64,
+    /// Images that came out as no numbers and were made once more.
+    pub repeated: AtomicU64,
+    /// How large calls may be, where memory does not suffice for what was asked for.
+    pub limits: Limits,
 }
 
 /// The networks and what goes with them.
@@ -87,6 +117,8 @@ pub struct Engine<'a> {
     pub unet: &'a mut dyn Unet,
     /// Turns latents into pixels.
     pub vae: &'a mut dyn VaeDecoder,
+    /// Decodes latents that are finite and that `vae` gives no numbers for, one picture a call.
+    pub fine_vae: Option<&'a mut dyn VaeDecoder>,
     /// How latents are scaled for the VAE.
     pub latents: &'a LatentSpace,
     /// Lanes and batches.
@@ -102,71 +134,40 @@ impl<'a> Engine<'a> {
     /// on a thread of its own. Returns early where `pace` says so, or when nobody listens to `outcomes` any more.
     pub fn generate(mut self, plan: &'a Plan, pace: &dyn Fn() -> Pace, outcomes: &Sender<Outcome>) {
         let Settings { lanes, vae_batch } = self.settings;
-        let space = self.latents;
         std::thread::scope(|scope| {
             let (to_decoder, denoised) = bounded(2 * lanes.max(vae_batch));
-            let (vae, sender) = (&mut *self.vae, outcomes.clone());
-            scope.spawn(move || decode::decode_all(vae, space, vae_batch, &denoised, &sender));
-            let emit = |departure| match departure {
-                Departure::Denoised(task, latents) => to_decoder.send((task, latents)).is_ok(),
-                Departure::Failed(task, error) => outcomes.send(Outcome::Failed(task, error)).is_ok(),
+            // Unbounded: the denoiser may wait for the decoder while the decoder has something to say.
+            let (to_denoiser, decoded) = unbounded();
+            let mut decoder = Decoder {
+                vae: &mut *self.vae,
+                fine_vae: self.fine_vae.take(),
+                space: self.latents,
+                batch: vae_batch,
+                limits: &self.counters.limits,
+                outcomes: outcomes.clone(),
+                decoded: to_denoiser,
             };
+            scope.spawn(move || decoder.decode_all(&denoised));
             let mut denoiser = Denoiser {
                 starter: &mut self.starter,
                 unet: self.unet,
                 lanes,
                 counters: self.counters,
                 begin: self.begin,
+                attempts: Attempts::default(),
+                to_decoder,
+                decoded,
+                outcomes,
             };
-            plan.buckets.iter().all(|bucket| denoiser.denoise(bucket, pace, &emit));
-            drop(to_decoder);
+            denoiser.denoise_all(plan, pace);
         });
     }
 }
 
-struct Denoiser<'s, 'a> {
-    starter: &'s mut Starter<'a>,
-    unet: &'s mut dyn Unet,
-    lanes: usize,
-    counters: &'s Counters,
-    begin: &'s dyn Fn(&[ImageTask]) -> bool,
-}
-
-impl<'a> Denoiser<'_, 'a> {
-    /// Denoises the images of one size; returns whether the run goes on.
-    fn denoise(&mut self, bucket: &'a Bucket, pace: &dyn Fn() -> Pace, emit: &dyn Fn(Departure) -> bool) -> bool {
-        let mut pool = LanePool::new(self.lanes, self.unet.timestep_input());
-        let mut waiting = bucket.tasks.as_slice();
-        loop {
-            let (pace, before) = (pace(), waiting);
-            while pace == Pace::Go && pool.has_room() && !waiting.is_empty() {
-                match self.starter.start(&mut waiting) {
-                    Ok(member) => pool.admit(member),
-                    Err((task, error)) => {
-                        emit(Departure::Failed(task, error));
-                    }
-                }
-            }
-            let entered = &before[..before.len() - waiting.len()];
-            if !entered.is_empty() && !(self.begin)(entered) {
-                return false;
-            }
-            if pace == Pace::Halt || pool.is_empty() {
-                return pace == Pace::Go;
-            }
-            let (departures, used) = pool.step(self.unet);
-            self.counters.count(used, self.lanes);
-            if !departures.into_iter().all(emit) {
-                return false;
-            }
-        }
-    }
-}
-
 impl Counters {
-    fn count(&self, used: usize, offered: usize) {
-        self.unet_calls.fetch_add(1, Ordering::Relaxed);
-        self.lanes_used.fetch_add(used as u64, Ordering::Relaxed);
-        self.lanes_offered.fetch_add(offered as u64, Ordering::Relaxed);
+    fn count(&self, step: &Step) {
+        self.unet_calls.fetch_add(step.calls, Ordering::Relaxed);
+        self.lanes_used.fetch_add(step.used as u64, Ordering::Relaxed);
+        self.lanes_offered.fetch_add(step.offered as u64, Ordering::Relaxed);
     }
 }

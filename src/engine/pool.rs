@@ -9,6 +9,8 @@ use std::collections::VecDeque;
 use ndarray::{Array3, Array4, ArrayView3, Axis};
 
 use super::call::Call;
+use super::calls::{Calls, OUT_OF_MEMORY, call_all};
+use super::limit::CallLimit;
 use super::member::Member;
 use super::networks::{TimestepInput, Unet};
 use crate::error::{Error, ErrorKind, Result};
@@ -32,13 +34,29 @@ struct CallKey {
 pub enum Departure {
     /// Its final latents `[channels, h, w]`, still multiplied by `scaling_factor`.
     Denoised(ImageTask, Array3<f32>),
+    /// A prediction or the final latents hold values that are not finite.
+    NotANumber(ImageTask),
     /// The network failed on it alone.
     Failed(ImageTask, Error),
 }
 
+/// What one step of the pool did.
+pub struct Step {
+    /// The images that are finished after it.
+    pub departures: Vec<Departure>,
+    /// UNet calls.
+    pub calls: u64,
+    /// Lanes used in them.
+    pub used: usize,
+    /// Lanes that there were in them.
+    pub offered: usize,
+    /// Lanes that were too many for the memory at hand, if any were: the limit is lower from now on.
+    pub too_many: Option<usize>,
+}
+
 /// See the module's text.
 pub struct LanePool {
-    lanes: usize,
+    limit: CallLimit,
     timestep_input: TimestepInput,
     members: Vec<Option<Member>>,
     queue: VecDeque<LaneRequest>,
@@ -47,12 +65,22 @@ pub struct LanePool {
 impl LanePool {
     /// Returns an empty pool of `lanes` lanes, at least one.
     pub fn new(lanes: usize, timestep_input: TimestepInput) -> Self {
-        LanePool { lanes: lanes.max(1), timestep_input, members: Vec::new(), queue: VecDeque::new() }
+        LanePool::within(CallLimit::new(lanes), timestep_input)
+    }
+
+    /// Returns an empty pool whose calls are as large as `limit` allows.
+    pub fn within(limit: CallLimit, timestep_input: TimestepInput) -> Self {
+        LanePool { limit, timestep_input, members: Vec::new(), queue: VecDeque::new() }
+    }
+
+    /// Returns how large calls may be, as far as the pool has found out.
+    pub fn limit(&self) -> CallLimit {
+        self.limit
     }
 
     /// Returns whether the next call would leave a lane empty.
     pub fn has_room(&self) -> bool {
-        self.queue.len() < self.lanes
+        self.queue.len() < self.limit.now()
     }
 
     /// Returns whether no image is in the pool.
@@ -70,17 +98,15 @@ impl LanePool {
         self.members[slot] = Some(member);
     }
 
-    /// Makes one UNet call of up to `lanes` lanes, and returns the images that are finished after it and the number of
-    /// lanes that were used.
-    pub fn step(&mut self, unet: &mut dyn Unet) -> (Vec<Departure>, usize) {
+    /// Advances as many lanes as a UNet call may have: in one call, or in several where that one fails.
+    pub fn step(&mut self, unet: &mut dyn Unet) -> Step {
         let requests = self.take_requests();
-        let mut departures = Vec::new();
-        match self.predict(unet, &requests) {
-            Ok(outputs) => self.deliver(&requests, outputs, &mut departures),
-            Err(_) if requests.len() > 1 => self.step_one_by_one(unet, &requests, &mut departures),
-            Err(error) => self.expel(requests[0].slot, error, &mut departures),
-        }
-        (departures, requests.len())
+        let (used, mut limit) = (requests.len(), self.limit);
+        let mut calls = PoolCalls { pool: self, unet, departures: Vec::new() };
+        let (made, too_many) = call_all(&mut calls, requests, &mut limit);
+        let departures = calls.departures;
+        self.limit = limit;
+        Step { departures, calls: made, used, offered: limit.now().max(used), too_many }
     }
 
     fn enqueue(&mut self, slot: usize, lanes: usize) {
@@ -93,7 +119,7 @@ impl LanePool {
         let key = self.commonest_key();
         let (mut taken, mut left) = (Vec::new(), VecDeque::new());
         for request in std::mem::take(&mut self.queue) {
-            let fits = taken.len() < self.lanes && self.key(request) == key;
+            let fits = taken.len() < self.limit.now() && self.key(request) == key;
             if fits { taken.push(request) } else { left.push_back(request) }
         }
         self.queue = left;
@@ -138,37 +164,72 @@ impl LanePool {
     }
 
     fn deliver_one(&mut self, request: LaneRequest, output: ArrayView3<'_, f32>, departures: &mut Vec<Departure>) {
-        let member = self.members[request.slot].as_mut().expect("a queued lane's member is in its slot");
-        if !member.receive(request.lane, output.to_owned()) {
-            return;
+        // An image that has just left may have had another lane in the same call.
+        let Some(member) = self.members[request.slot].as_mut() else { return };
+        // Nothing that is not a number ever becomes one again, but some samplers clip it.
+        if !is_finite(output) {
+            departures.extend(self.remove(request.slot).map(|member| Departure::NotANumber(member.task)));
+        } else if member.receive(request.lane, output.to_owned()) {
+            self.go_on(request.slot, departures);
         }
+    }
+
+    /// An image has all of its predictions: it queues for the next ones, or leaves.
+    fn go_on(&mut self, slot: usize, departures: &mut Vec<Departure>) {
+        let member = self.member(slot);
         let lanes = member.lanes.len();
         if !member.is_done() {
-            self.enqueue(request.slot, lanes);
-        } else if let Some(member) = self.members[request.slot].take() {
+            self.enqueue(slot, lanes);
+        } else if let Some(member) = self.members[slot].take() {
             let latents = member.latents().to_owned();
-            departures.push(Departure::Denoised(member.task, latents));
+            departures.push(match is_finite(latents.view()) {
+                true => Departure::Denoised(member.task, latents),
+                false => Departure::NotANumber(member.task),
+            });
         }
     }
 
-    /// A call failed: repeats its lanes alone, so that only the images that cause it fail.
-    fn step_one_by_one(&mut self, unet: &mut dyn Unet, requests: &[LaneRequest], departures: &mut Vec<Departure>) {
-        for request in requests {
-            if self.members[request.slot].is_none() {
-                continue;
-            }
-            match self.predict(unet, std::slice::from_ref(request)) {
-                Ok(outputs) => self.deliver(std::slice::from_ref(request), outputs, departures),
-                Err(error) => self.expel(request.slot, error, departures),
-            }
-        }
-    }
-
-    fn expel(&mut self, slot: usize, error: Error, departures: &mut Vec<Departure>) {
+    /// Takes an image out, and its lanes from the queue.
+    fn remove(&mut self, slot: usize) -> Option<Member> {
         self.queue.retain(|request| request.slot != slot);
-        if let Some(member) = self.members[slot].take() {
-            let error = Error::new(ErrorKind::Row, "unet_failed", format!("the UNet failed: {error}")).source(error);
-            departures.push(Departure::Failed(member.task, error));
-        }
+        self.members[slot].take()
+    }
+}
+
+fn is_finite(values: ArrayView3<'_, f32>) -> bool {
+    values.iter().all(|value| value.is_finite())
+}
+
+/// Returns the error of a call that failed with one lane as its image's.
+fn of_row(error: Error) -> Error {
+    if error.code() == OUT_OF_MEMORY {
+        return error.with_kind(ErrorKind::Row).hint("make it smaller, or on a device with more memory");
+    }
+    Error::new(ErrorKind::Row, "unet_failed", format!("the UNet failed: {error}")).source(error)
+}
+
+/// The calls of one step.
+struct PoolCalls<'p> {
+    pool: &'p mut LanePool,
+    unet: &'p mut dyn Unet,
+    departures: Vec<Departure>,
+}
+
+impl Calls for PoolCalls<'_> {
+    type Entry = LaneRequest;
+
+    fn call(&mut self, entries: &[LaneRequest]) -> Result<()> {
+        let outputs = self.pool.predict(self.unet, entries)?;
+        self.pool.deliver(entries, outputs, &mut self.departures);
+        Ok(())
+    }
+
+    fn give_up(&mut self, entry: LaneRequest, error: Error) {
+        let member = self.pool.remove(entry.slot);
+        self.departures.extend(member.map(|member| Departure::Failed(member.task, of_row(error))));
+    }
+
+    fn is_wanted(&self, entry: &LaneRequest) -> bool {
+        self.pool.members[entry.slot].is_some()
     }
 }

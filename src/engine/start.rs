@@ -53,6 +53,14 @@ impl<'a> Starter<'a> {
         let (task, rest) = waiting.split_first().expect("the caller has a task left");
         *waiting = rest;
         self.prepared -= 1;
+        self.start_alone(task)
+    }
+
+    /// Returns `task` as a pool member, as [`Starter::start`] did before.
+    ///
+    /// # Errors
+    /// The image cannot be started.
+    pub fn start_alone(&mut self, task: &'a ImageTask) -> Result<Member, (ImageTask, Error)> {
         self.member(task).map_err(|error| (task.clone(), error))
     }
 

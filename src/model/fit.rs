@@ -105,6 +105,9 @@ fn check_channels(spec: &ModelSpec) -> Result<()> {
     }
     let out = unet.out_sample.fixed(axis).map(|size| size / per_token);
     equal(spec, what, &side(format!("the UNet's {}", unet.out_sample), out), &decoded)?;
+    if let Some(fine) = &spec.vae_decoder_fp32 {
+        equal(spec, what, &of("float32 VAE decoder", &fine.latent_sample, 1), &decoded)?;
+    }
     if let Some(encoder) = &spec.vae_encoder {
         let latents = encoder.latents.fixed(1).filter(|size| *size != 2 * channels);
         equal(spec, what, &side(format!("the VAE encoder's {}", encoder.latents), latents), &decoded)?;

@@ -18,6 +18,7 @@ pub(super) enum Part {
     TextEncoder3,
     Unet,
     VaeDecoder,
+    VaeDecoderFp32,
     VaeEncoder,
 }
 
@@ -30,6 +31,7 @@ impl Part {
             Part::TextEncoder3 => &["text_encoder_3"],
             Part::Unet => &["unet", "transformer", "unetxl"],
             Part::VaeDecoder => &["vae_decoder", "vae"],
+            Part::VaeDecoderFp32 => &["vae_decoder_fp32"],
             Part::VaeEncoder => &["vae_encoder"],
         }
     }

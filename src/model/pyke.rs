@@ -67,7 +67,7 @@ impl Pyke {
             Part::Unet => Some(&self.unet.path),
             Part::VaeDecoder => Some(&self.vae.decoder),
             Part::VaeEncoder => self.vae.encoder.as_deref(),
-            Part::TextEncoder2 | Part::TextEncoder3 => None,
+            Part::VaeDecoderFp32 | Part::TextEncoder2 | Part::TextEncoder3 => None,
         }
     }
 

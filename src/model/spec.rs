@@ -50,6 +50,9 @@ pub struct ModelSpec {
     pub unet: UnetGraph,
     /// The VAE decoder's graph.
     pub vae_decoder: VaeDecoderGraph,
+    /// `vae_decoder_fp32/model.onnx`, where there is one: a VAE decoder in float32 for latents that the other, in float16,
+    /// overflows on.
+    pub vae_decoder_fp32: Option<VaeDecoderGraph>,
     /// The VAE encoder's graph, where there is one.
     pub vae_encoder: Option<VaeEncoderGraph>,
     /// What was assumed because no config says it, a sentence each.
@@ -76,6 +79,7 @@ impl ModelSpec {
         let unet = UnetGraph::bind(unet)?;
         let texts = TextPart::open_all(dir, &layout, family, &mut assumed)?;
         let vae_decoder = VaeDecoderGraph::bind(layout.graph(Part::VaeDecoder)?)?;
+        let vae_decoder_fp32 = layout.optional_graph(Part::VaeDecoderFp32)?.map(VaeDecoderGraph::bind).transpose()?;
         let vae_encoder = layout.optional_graph(Part::VaeEncoder)?.map(VaeEncoderGraph::bind).transpose()?;
         let unet_config = Config::read_if_there(&unet.file.config_path())?;
         let vae_config = Config::read_if_there(&vae_decoder.file.config_path())?;
@@ -119,6 +123,7 @@ impl ModelSpec {
             texts,
             unet,
             vae_decoder,
+            vae_decoder_fp32,
             vae_encoder,
             assumed,
         };
@@ -145,6 +150,9 @@ impl ModelSpec {
 
     /// Returns the BLAKE3 hash (64 hex digits) over the name and bytes of every file that changes pixels: graphs, weights,
     /// configs, tokenizers. Takes seconds for large models.
+    ///
+    /// `vae_decoder_fp32` is not among them: no picture that was made without it would be another with it, and whoever adds
+    /// it for the pictures that failed wants to go on with the same run.
     ///
     /// # Errors
     /// A file cannot be read.

@@ -37,5 +37,5 @@ pub use runtime::Runtime;
 pub use session::SessionOptions;
 pub use text_encoder::OnnxTextEncoder;
 pub use unet::OnnxUnet;
-pub use vae_decoder::OnnxVaeDecoder;
+pub use vae_decoder::{LazyVaeDecoder, OnnxVaeDecoder};
 pub use vae_encoder::OnnxVaeEncoder;

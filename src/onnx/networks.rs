@@ -4,7 +4,7 @@ use super::runtime::Runtime;
 use super::session::SessionOptions;
 use super::text_encoder::OnnxTextEncoder;
 use super::unet::OnnxUnet;
-use super::vae_decoder::OnnxVaeDecoder;
+use super::vae_decoder::{LazyVaeDecoder, OnnxVaeDecoder};
 use super::vae_encoder::OnnxVaeEncoder;
 use crate::error::{Error, ErrorKind, Location, Result};
 use crate::model::ModelSpec;
@@ -18,6 +18,8 @@ pub struct Networks {
     pub unet: OnnxUnet,
     /// Latents to pixels.
     pub vae_decoder: OnnxVaeDecoder,
+    /// Latents to pixels where the other overflows, if the model has it.
+    pub vae_decoder_fp32: Option<LazyVaeDecoder>,
     /// Pixels to latents, if asked for.
     pub vae_encoder: Option<OnnxVaeEncoder>,
 }
@@ -38,7 +40,8 @@ impl Networks {
         Ok(Networks {
             text_encoders: spec.texts.iter().map(text).collect::<Result<_>>()?,
             unet: OnnxUnet::load(runtime, spec, options)?,
-            vae_decoder: OnnxVaeDecoder::load(runtime, spec, options)?,
+            vae_decoder: OnnxVaeDecoder::load(runtime, spec, &spec.vae_decoder, options)?,
+            vae_decoder_fp32: LazyVaeDecoder::fp32(runtime, spec, options),
             vae_encoder,
         })
     }

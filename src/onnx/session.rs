@@ -204,28 +204,37 @@ fn refused((part, graph): (&str, &GraphFile), device: Device, error: ort::Error,
         })
 }
 
-/// Returns the error for a call that failed: out of memory, a GPU that is gone, or a graph that does not work.
+/// What ONNX Runtime, CUDA, cuDNN, cuBLAS and C++ say when memory cannot be had, in lower case.
+const OUT_OF_MEMORY: [&str; 8] = [
+    "failed to allocate memory for requested buffer",
+    "is smaller than requested bytes",
+    "out of memory",
+    "out_of_memory",
+    "status_alloc_failed",
+    "device_allocation_failed",
+    "bad_alloc",
+    "bad allocation",
+];
+
+/// Returns the error for a call that failed.
 fn run_failed(part: &str, path: &Path, on_gpu: bool, error: ort::Error) -> Error {
     let said = plain(error.message());
-    let lower = said.to_lowercase();
-    let any = |needles: &[&str]| needles.iter().any(|needle| lower.contains(needle));
-    let (kind, code, hint) =
-        if any(&["out of memory", "failed to allocate memory", "bad_alloc", "cudnn_status_alloc_failed"]) {
-            (ErrorKind::Unexpected, "out_of_memory", "use fewer lanes (`--lanes`) or smaller images")
-        } else if on_gpu && any(&["cuda failure", "cuda error", "cudnn", "cublas", "device-side", "tensorrt"]) {
-            (
-                ErrorKind::GpuLost,
-                "gpu_lost",
-                "look at `nvidia-smi` and `dmesg`, then run the same command again to resume",
-            )
-        } else {
-            (
-                ErrorKind::Model,
-                "graph_failed",
-                "the graph may be exported for one size or batch only; see `nightshift inspect`",
-            )
-        };
+    let (kind, code, hint) = reason(&said.to_lowercase(), on_gpu);
     Error::new(kind, code, format!("the {part} failed: {said}")).at(Location::file(path)).hint(hint)
+}
+
+/// Returns what a message in lower case is about: memory, a GPU that is gone, or a graph that does not work.
+fn reason(said: &str, on_gpu: bool) -> (ErrorKind, &'static str, &'static str) {
+    let any = |needles: &[&str]| needles.iter().any(|needle| said.contains(needle));
+    if any(&OUT_OF_MEMORY) {
+        (ErrorKind::Unexpected, "out_of_memory", "use fewer lanes (`--lanes`) or smaller images")
+    } else if on_gpu && any(&["cuda failure", "cuda error", "cudnn", "cublas", "device-side", "tensorrt"]) {
+        let hint = "look at `nvidia-smi` and `dmesg`, then run the same command again to resume";
+        (ErrorKind::GpuLost, "gpu_lost", hint)
+    } else {
+        let hint = "the graph may be exported for one size or batch only; see `nightshift inspect`";
+        (ErrorKind::Model, "graph_failed", hint)
+    }
 }
 
 /// Returns a message of ONNX Runtime without where in its source it was written (`…cc:2043 … [ONNXRuntimeError] : 1 : FAIL : `).
@@ -243,6 +252,25 @@ mod tests {
         let message = "/src/provider_bridge_ort.cc:2043 Get() [ONNXRuntimeError] : 1 : FAIL : Failed to load a : b";
         assert_eq!(plain(message), "Failed to load a : b");
         assert_eq!(plain(" not enabled in this build. "), "not enabled in this build.");
+    }
+
+    #[test]
+    fn all_ways_of_saying_that_memory_is_short_are_one_code() {
+        let code = |message: &str| reason(&message.to_lowercase(), true).1;
+        for message in [
+            "…/bfc_arena.cc:360 AllocateRawInternal Failed to allocate memory for requested buffer of size 281474976710656",
+            "Available memory of 1024 is smaller than requested bytes of 4096",
+            "CUDA failure 2: out of memory ; GPU=0 ; hostname=x ; file=cuda_allocator.cc ; line=74 ; expr=cudaMalloc",
+            "CUDNN failure 2: CUDNN_STATUS_ALLOC_FAILED ; GPU=0",
+            "CUDNN failure 4003: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED ; GPU=0",
+            "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0",
+            "std::bad_alloc",
+            "bad allocation",
+        ] {
+            assert_eq!(code(message), "out_of_memory", "{message}");
+        }
+        assert_eq!(code("CUDA failure 700: an illegal memory access was encountered ; GPU=0"), "gpu_lost");
+        assert_eq!(code("Got invalid dimensions for input: sample"), "graph_failed");
     }
 
     #[test]

@@ -23,12 +23,11 @@ pub struct OnnxVaeDecoder {
 }
 
 impl OnnxVaeDecoder {
-    /// Loads the VAE decoder of `spec`.
+    /// Loads `vae`, a VAE decoder of `spec`.
     ///
     /// # Errors
     /// ONNX Runtime cannot load the graph or use the device.
-    pub fn load(runtime: &Runtime, spec: &ModelSpec, options: &SessionOptions) -> Result<Self> {
-        let vae = &spec.vae_decoder;
+    pub fn load(runtime: &Runtime, spec: &ModelSpec, vae: &VaeDecoderGraph, options: &SessionOptions) -> Result<Self> {
         let graph = GraphSession::load(runtime, ("VAE decoder", &vae.file), options, false)?;
         let apart = if options.device == Device::Cpu { least_entries(options.thread_count(), 1) } else { 1 };
         let (bound, fixed) = (vae.clone(), vae.latent_sample.fixed(0));
@@ -59,5 +58,36 @@ impl VaeDecoder for OnnxVaeDecoder {
             self.graph.check_output(&pixels, output, &[size, 3, height * scale, width * scale])?;
             Ok(pixels)
         })
+    }
+}
+
+/// A VAE decoder that is loaded when it is first needed, which mostly is never.
+#[derive(Debug)]
+pub struct LazyVaeDecoder {
+    runtime: Runtime,
+    spec: ModelSpec,
+    bound: VaeDecoderGraph,
+    options: SessionOptions,
+    loaded: Option<Result<OnnxVaeDecoder>>,
+}
+
+impl LazyVaeDecoder {
+    /// Returns the decoder of `spec` that is in float32 beside one in float16, if there is one.
+    pub fn fp32(runtime: &Runtime, spec: &ModelSpec, options: &SessionOptions) -> Option<Self> {
+        let bound = spec.vae_decoder_fp32.clone()?;
+        Some(LazyVaeDecoder { runtime: runtime.clone(), spec: spec.clone(), bound, options: *options, loaded: None })
+    }
+}
+
+impl VaeDecoder for LazyVaeDecoder {
+    fn decode(&mut self, latents: ArrayView4<'_, f32>) -> Result<Array4<f32>> {
+        let load = || {
+            tracing::info!("loading the VAE decoder in float32");
+            OnnxVaeDecoder::load(&self.runtime, &self.spec, &self.bound, &self.options)
+        };
+        match self.loaded.get_or_insert_with(load) {
+            Ok(decoder) => decoder.decode(latents),
+            Err(error) => Err(error.again()),
+        }
     }
 }

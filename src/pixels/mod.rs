@@ -4,11 +4,13 @@
 //! Pictures are treated as Pillow 13 treats them on behalf of diffusers 0.42.1 (`load_image`, then `VaeImageProcessor`),
 //! down to the last bit of the resampling.
 
+mod luma;
 mod preprocess;
 mod read;
 mod resample;
 mod rgb8;
 
+pub use luma::{ONE_COLOUR, luma_std};
 pub use preprocess::{masked, nearest, preprocess_image, preprocess_mask};
 pub use read::{picture_size, read_rgb};
 pub use resample::resize_lanczos;

@@ -5,9 +5,9 @@ use ndarray::ArrayView3;
 
 /// Returns the picture of one decoded image `[3, height, width]` f32 in about [-1, 1]: `x / 2 + 0.5`, clamped, times 255,
 /// rounded half to even (diffusers 0.42.1, `image_processor.py`: `denormalize` and `numpy_to_pil`), or `None` if a
-/// value is not a number.
+/// value is not finite.
 pub fn to_rgb8(decoded: ArrayView3<'_, f32>) -> Option<RgbImage> {
-    if decoded.iter().any(|value| value.is_nan()) {
+    if decoded.iter().any(|value| !value.is_finite()) {
         return None;
     }
     let (_, height, width) = decoded.dim();
@@ -47,6 +47,8 @@ mod tests {
     fn not_a_number_is_no_picture() {
         let mut decoded = Array3::zeros((3, 2, 2));
         decoded[[2, 1, 1]] = f32::NAN;
+        assert!(to_rgb8(decoded.view()).is_none());
+        decoded[[2, 1, 1]] = f32::NEG_INFINITY;
         assert!(to_rgb8(decoded.view()).is_none());
     }
 }

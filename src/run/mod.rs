@@ -14,6 +14,7 @@ mod options;
 mod prepare;
 mod probing;
 mod progress;
+mod remembered;
 mod report;
 mod seal;
 mod sharding;
@@ -142,15 +143,15 @@ impl Run<'_> {
         drop(to_make);
         let tally = Tally { planned, planned_evaluations, ..Tally::default() };
         let (provenance, stop) = (self.provenance, self.stop);
-        let desk =
-            Desk { folder: &folder, provenance, journal: &journal, stop, tally: &tally, writing: AtomicU64::new(0) };
+        let (writing, fault) = (AtomicU64::new(0), Mutex::new(None));
+        let desk = Desk { folder: &folder, provenance, journal: &journal, stop, tally: &tally, writing, fault };
         let columns = self.prepared.manifest.extra_columns.clone();
         let sealed = state.all_sealed().map(|sealed| (sealed.shard, sealed.clone())).collect();
         // The journal's view takes as much memory as the catalogue, which has all of it that matters.
         drop(state);
         let sealer = Sealer { folder: &folder, provenance, columns: &columns, journal: &journal, sealed };
         let mut stages = Stages { prepare: self.started.elapsed().as_secs_f64(), ..Stages::default() };
-        let load = || Maker::load(self.prepared, self.options, &folder, with_images, &provenance.model_hash);
+        let load = || Maker::load(self.prepared, self.options, &desk, with_images);
         let working = Instant::now();
         let mut night = Night {
             desk: &desk,

@@ -65,7 +65,8 @@ impl VaeDecoder for TilingDecoder<'_> {
                 self.tiled(latents)
             }
             VaeTiling::Auto => match self.vae.decode(latents) {
-                Err(error) if error.code() == "out_of_memory" => {
+                // Several pictures are first tried in smaller calls, which changes nothing.
+                Err(error) if error.code() == "out_of_memory" && latents.dim().0 == 1 => {
                     self.tell("decoding whole ones ran out of memory");
                     self.tiled(latents)
                 }

@@ -67,7 +67,12 @@ impl Writer<'_> {
         let (mut pictures, mut failures) = (Vec::new(), Vec::new());
         for outcome in group {
             match outcome {
-                Outcome::Done(generated) => pictures.push(generated),
+                Outcome::Done(generated) => {
+                    if generated.is_suspect() {
+                        tracing::warn!("{}: the picture is all of one colour; it is kept", generated.task.key());
+                    }
+                    pictures.push(generated);
+                }
                 Outcome::Failed(task, error) => failures.push((task, error)),
             }
         }
@@ -90,9 +95,11 @@ impl Writer<'_> {
     fn encode(&self, pictures: Vec<Generated>) -> Result<Vec<Encoded>> {
         pictures
             .into_par_iter()
-            .map(|Generated { task, image }| {
+            .map(|generated| {
+                let suspect = generated.is_suspect();
+                let Generated { task, image, .. } = generated;
                 let parameters = Parameters::new(&task, self.provenance, a1111_name(&task.job.scheduler));
-                Ok(Encoded { bytes: png::encode(&image, &parameters)?, task, suspect: false })
+                Ok(Encoded { bytes: png::encode(&image, &parameters)?, task, suspect })
             })
             .collect()
     }
