@@ -63,7 +63,7 @@ pub fn make(
 ) -> Result<Made> {
     let stop = Stop::watch(options.max_runtime, options.drain_timeout)?;
     let loading = Instant::now();
-    let with_images = missing.iter().any(|task| task.job.image.is_some());
+    let with_images = missing.iter().any(|task| task.job.rare().image.is_some());
     let runtime = Runtime::load(options.ort_lib.as_deref())?;
     let mut networks = load(&runtime, prepared, options, with_images)?;
     let probing = Probing {
