@@ -139,7 +139,7 @@ impl Run<'_> {
         report::warn_of_full_disk(&folder, &catalogue, &to_make);
         let counts = Counts { images: images_in(&catalogue, &own), skipped: made_in(&catalogue, &own) };
         let (planned, planned_evaluations) = (to_make.len() as u64, lane_evaluations(&to_make));
-        let with_images = to_make.iter().any(|task| task.job.image.is_some());
+        let with_images = to_make.iter().any(|task| task.job.rare().image.is_some());
         drop(to_make);
         let tally = Tally { planned, planned_evaluations, ..Tally::default() };
         let (provenance, stop) = (self.provenance, self.stop);
