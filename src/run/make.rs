@@ -63,12 +63,7 @@ impl<'a> Maker<'a> {
     ///
     /// # Errors
     /// Library, device or a network cannot be loaded.
-    pub fn load(
-        prepared: &'a Prepared,
-        options: &'a RunOptions,
-        desk: &Desk<'a>,
-        with_images: bool,
-    ) -> Result<Self> {
+    pub fn load(prepared: &'a Prepared, options: &'a RunOptions, desk: &Desk<'a>, with_images: bool) -> Result<Self> {
         let (folder, model_hash) = (desk.folder, &*desk.provenance.model_hash);
         let runtime = Runtime::load(options.ort_lib.as_deref())?;
         let mut networks = load(&runtime, prepared, options, with_images)?;
