@@ -200,7 +200,7 @@ impl Run<'_> {
                 if tally.planned > 0 {
                     tick(tally);
                 }
-                progress::show(tally, self.bars, over, &mut tick);
+                progress::show(tally, self.bars, over, &|| self.stop.asked_to_tell(), &mut tick);
             });
             let worked = work();
             over.store(true, Ordering::Release);
@@ -341,7 +341,7 @@ fn remove_spool(folder: &RunFolder, catalogue: &Catalogue) -> Result<()> {
 fn exit_code(summary: &Summary, max_failed: Option<MaxFailed>) -> u8 {
     let tolerated = max_failed.is_some_and(|limit| limit.allows(summary.failed_rows, summary.rows));
     match summary {
-        _ if summary.left > 0 => 75,
+        _ if summary.left > 0 => stop::STOPPED,
         _ if summary.failed_rows > 0 && !tolerated => 3,
         _ => 0,
     }
