@@ -17,6 +17,6 @@ mod state;
 
 pub use digest::{Blake3, Digest, RowHash};
 pub use lease::{Lease, LeaseState, Leases, Owner};
-pub use log::{Journal, read};
+pub use log::{Follower, Journal, read};
 pub use record::{Done, Failed, Record, Sealed, SpoolPlace, line};
 pub use state::{DoneImage, State, Verdict};

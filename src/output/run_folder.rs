@@ -100,6 +100,14 @@ impl RunFolder {
         Ok(self.leases.living()?.iter().filter(|(name, _)| is_worker(name)).count() <= 1)
     }
 
+    /// Removes what dead workers left of their leases.
+    ///
+    /// # Errors
+    /// Kind `Storage`.
+    pub fn sweep_leases(&self) -> Result<()> {
+        self.leases.sweep()
+    }
+
     /// Claims a shard for this worker; `None` where another living one has it.
     ///
     /// # Errors

@@ -237,15 +237,16 @@ impl Catalogue {
         }
     }
 
-    /// Takes in what other workers wrote in the meantime.
-    pub fn refresh(&mut self, state: &State) {
-        for image in &mut self.images {
+    /// Takes in what other workers wrote of a shard in the meantime.
+    pub fn refresh(&mut self, shard: u32, state: &State) {
+        for &ordinal in self.shards.get(&shard).into_iter().flatten() {
+            let image = &mut self.images[ordinal as usize];
             let key = image.task.key();
-            let hash = Digest(image.task.row_hash());
-            if let Some(done) = state.done(&key).filter(|done| done.row_hash == hash) {
-                image.made.get_or_insert_with(|| Made::new(done));
+            let is_ours = |hash: RowHash| hash == Digest(image.task.row_hash());
+            if let Some(done) = state.done(&key).filter(|done| is_ours(done.row_hash)) {
+                image.made = Some(Made::new(done));
                 self.failures.remove(&image.task.ordinal);
-            } else if let Some(failed) = state.failed(&key).filter(|failed| failed.row_hash == hash) {
+            } else if let Some(failed) = state.failed(&key).filter(|failed| is_ours(failed.row_hash)) {
                 let (code, message) = (failed.code.clone(), failed.message.clone());
                 self.failures.insert(image.task.ordinal, Failure { code, message });
             }

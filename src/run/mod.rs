@@ -40,7 +40,7 @@ pub use summary::{Stages, Summary};
 
 use crate::error::Result;
 use crate::job::ImageTask;
-use crate::journal::{Failed, Journal, Record, State};
+use crate::journal::{Failed, Follower, Journal, Record, State};
 use crate::output::disk::{Disk, RealDisk};
 use crate::output::{Durable, ManifestPrint, Provenance, RunFingerprint, RunFolder, status};
 use crate::plan::{lane_evaluations, tasks};
@@ -147,6 +147,7 @@ impl Run<'_> {
         let desk = Desk { folder: &folder, provenance, journal: &journal, stop, tally: &tally, writing, fault };
         let columns = self.prepared.manifest.extra_columns.clone();
         let sealed = state.all_sealed().map(|sealed| (sealed.shard, sealed.clone())).collect();
+        let others = Follower::new(journal.lock().unwrap_or_else(PoisonError::into_inner).path(), &state);
         // The journal's view takes as much memory as the catalogue, which has all of it that matters.
         drop(state);
         let sealer = Sealer { folder: &folder, provenance, columns: &columns, journal: &journal, sealed };
@@ -166,9 +167,10 @@ impl Run<'_> {
             limit: self.options.job.limit.unwrap_or(usize::MAX),
             session,
             spools: 0,
+            others,
         };
         let worked = self.watched(&folder, &tally, &counts, || night.work());
-        let Night { scope, sealer, catalogue, loading, claims, .. } = night;
+        let Night { scope, sealer, catalogue, loading, claims, others, .. } = night;
         drop(claims);
         write_stopped(&journal);
         if let Err(error) = worked {
@@ -178,7 +180,7 @@ impl Run<'_> {
         stages.load = loading;
         stages.generate = working.elapsed().as_secs_f64() - loading;
         stages.write = desk.writing.load(Ordering::Relaxed) as f64 / 1000.0;
-        let ended = Ended { folder: &folder, catalogue, scope: &scope, tally: &tally, stages, sealer };
+        let ended = Ended { folder: &folder, catalogue, scope: &scope, tally: &tally, stages, sealer, others };
         self.finish(ended)
     }
 
@@ -237,7 +239,18 @@ impl Run<'_> {
 
     fn finish(&self, ended: Ended<'_>) -> Result<Summary> {
         let finishing = Instant::now();
-        let Ended { folder, catalogue, scope, tally, mut stages, sealer } = ended;
+        let Ended { folder, catalogue, scope, tally, mut stages, mut sealer, mut others } = ended;
+        // For the lists of what failed, and for whether all is done, the others count too.
+        if self.options.shard != Share::WHOLE || !folder.is_alone()? {
+            let state = others.catch_up()?;
+            catalogue.shards().collect::<Vec<_>>().into_iter().for_each(|shard| catalogue.refresh(shard, state));
+            for sealed in state.all_sealed() {
+                if sealer.is_stale(catalogue, sealed.shard) {
+                    sealer.sealed.insert(sealed.shard, sealed.clone());
+                }
+            }
+        }
+        let catalogue = &*catalogue;
         let in_scope = |ordinal: &u64| scope.contains(&catalogue.images()[*ordinal as usize].shard);
         let failed = catalogue.failures().keys().filter(|ordinal| in_scope(ordinal)).count() as u64;
         let (images, made) = (images_in(catalogue, scope), made_in(catalogue, scope));
@@ -278,6 +291,7 @@ impl Run<'_> {
             return Ok(());
         }
         remove_spool(folder, catalogue)?;
+        folder.sweep_leases()?;
         if catalogue.failures().is_empty() && self.prepared.manifest.errors.is_empty() {
             finished::write(self.options, self.prepared, folder, sealer, summary)?;
         }
@@ -288,11 +302,12 @@ impl Run<'_> {
 /// A night that is over.
 struct Ended<'a> {
     folder: &'a RunFolder,
-    catalogue: &'a Catalogue,
+    catalogue: &'a mut Catalogue,
     scope: &'a BTreeSet<u32>,
     tally: &'a Tally,
     stages: Stages,
     sealer: Sealer<'a>,
+    others: Follower,
 }
 
 /// Images of this worker's shards, and those that were there before.
