@@ -62,7 +62,9 @@ fn kill_9_at_any_time_loses_nothing_and_makes_nothing_twice() {
                 let name = name.rsplit('/').next().unwrap_or_default();
                 let temporary = name.starts_with('.');
                 // A folder's metadata may be there before all of its pictures are.
-                let whole = temporary || name.ends_with(".parquet") || expected.values().any(|expected| *expected == bytes)
+                let whole = temporary
+                    || name.ends_with(".parquet")
+                    || expected.values().any(|expected| *expected == bytes)
                     || name.ends_with(".tar");
                 assert!(whole, "{layout}: {name} is not whole");
             }
@@ -154,7 +156,11 @@ fn workers_share_a_folder_and_nothing_is_made_twice() {
         let started = Instant::now();
         let (code, said) = night(&rows, &out, &flags(layout, &["--shard", "3/8"]));
         // It may have finished in the meantime.
-        assert!(code == 11 && started.elapsed() < Duration::from_secs(2) || code == 0, "{code} {:?} {said}", started.elapsed());
+        assert!(
+            code == 11 && started.elapsed() < Duration::from_secs(2) || code == 0,
+            "{code} {:?} {said}",
+            started.elapsed()
+        );
         for worker in &mut workers {
             let code = worker.wait().expect("it ends").code();
             assert_eq!(code, Some(0), "{layout}");
@@ -196,8 +202,10 @@ fn the_number_of_workers_may_change_and_the_bytes_do_not() {
         night_to(0, &rows, &base, &flags(layout, &[]));
         for count in [4, 7] {
             let names: Vec<String> = (0..count).map(|worker| format!("{worker}/{count}")).collect();
-            let mut workers: Vec<Child> =
-                names.iter().map(|name| start(&rows, &out, &flags(layout, &["--shard", name, "--threads", "1"]))).collect();
+            let mut workers: Vec<Child> = names
+                .iter()
+                .map(|name| start(&rows, &out, &flags(layout, &["--shard", name, "--threads", "1"])))
+                .collect();
             sleep(Duration::from_millis(400 + dice.below(800) as u64));
             for worker in &mut workers {
                 signal(worker, Signal::KILL);

@@ -201,6 +201,11 @@ pub fn host() -> String {
     if name.is_empty() { "unknown host".to_string() } else { name }
 }
 
+/// Returns whether nobody, dead or alive, has a lease in `out`.
+pub fn is_unclaimed(out: &Path) -> bool {
+    fs::read_dir(lease_folder(out)).map_or(true, |mut leases| leases.next().is_none())
+}
+
 fn lease_folder(out: &Path) -> PathBuf {
     out.join(STATE_FOLDER).join("locks")
 }

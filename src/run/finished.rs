@@ -18,7 +18,7 @@ use super::sharding::Share;
 use super::summary::{Stages, Summary};
 use crate::error::Result;
 use crate::output::durable::WholeFile;
-use crate::output::{RunFolder, STATE_FOLDER};
+use crate::output::{RunFolder, STATE_FOLDER, run_folder};
 
 /// What is in the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -47,6 +47,7 @@ pub fn recognize(options: &RunOptions, started: Instant) -> Result<Option<Summar
         |(name, bytes): &(String, u64)| fs::metadata(options.out.join(name)).is_ok_and(|file| file.len() == *bytes);
     let unchanged = note.version == env!("CARGO_PKG_VERSION")
         && journal_files(&options.out).is_ok_and(|files| files == note.journal)
+        && run_folder::is_unclaimed(&options.out)
         && note.shards.iter().all(there)
         && request(options).is_ok_and(|request| request == note.request);
     if !unchanged {
@@ -146,7 +147,7 @@ fn list(folder: &Path, depth: usize, files: &mut Vec<(PathBuf, u64, u128)>) -> i
 }
 
 fn journal_files(out: &Path) -> io::Result<Vec<(String, u64)>> {
-    let entries = fs::read_dir(crate::output::run_folder::journal_folder(out))?;
+    let entries = fs::read_dir(run_folder::journal_folder(out))?;
     let mut files = entries
         .map(|entry| {
             let entry = entry?;

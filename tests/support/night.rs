@@ -71,7 +71,11 @@ pub fn night_on(disk: Arc<dyn Disk>, rows: &Path, out: &Path, flags: &[&str]) ->
     let fixed = ["nightshift", "run", text(rows), "--model", text(&model), "--out", text(out), "--threads", "1"];
     let cli = Cli::parse_from(fixed.iter().chain(flags));
     let Verb::Run(args) = cli.command else { unreachable!("it was told to run") };
-    run_on(disk, args.into_options(), &indicatif::MultiProgress::with_draw_target(indicatif::ProgressDrawTarget::hidden()))
+    run_on(
+        disk,
+        args.into_options(),
+        &indicatif::MultiProgress::with_draw_target(indicatif::ProgressDrawTarget::hidden()),
+    )
 }
 
 fn text(path: &Path) -> &str {
@@ -139,7 +143,9 @@ impl Dice {
     /// Returns dice for a test.
     pub fn new(test: &str) -> Dice {
         let given = std::env::var("CRASH_SEED").ok().and_then(|seed| seed.parse().ok());
-        let clock = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |now| now.as_nanos() as u64);
+        let clock = || {
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |now| now.as_nanos() as u64)
+        };
         let seed = given.unwrap_or_else(clock);
         println!("{test}: CRASH_SEED={seed}");
         Dice(seed)
