@@ -236,8 +236,6 @@ pub struct ImageTask {
     pub index: u32,
     /// Position among all images of the run in manifest order; decides the folder of the file.
     pub ordinal: u64,
-    /// Unique name of the image.
-    pub key: String,
     /// Seed of the image's own noise.
     pub seed: u64,
 }
@@ -245,24 +243,31 @@ pub struct ImageTask {
 impl ImageTask {
     /// Returns the `index`-th image of `job`. `run_seed` gives the seed where the row has none.
     pub fn new(job: Arc<Job>, index: u32, ordinal: u64, run_seed: u64) -> Self {
-        let key = job.image_key(index);
         let seed = match job.seed {
             Some(seed) => seed.wrapping_add(u64::from(index)),
-            None => derive_seed(run_seed, &key),
+            None => derive_seed(run_seed, &job.image_key(index)),
         };
-        ImageTask { job, index, ordinal, key, seed }
+        ImageTask { job, index, ordinal, seed }
     }
 
-    /// Returns a hash (32 hex digits) over everything of the row that changes its pixels, and nothing else.
-    pub fn row_hash(&self) -> String {
+    /// Returns the unique name of the image.
+    pub fn key(&self) -> String {
+        self.job.image_key(self.index)
+    }
+
+    /// Returns a hash over everything of the row that changes its pixels, and nothing else. A seed that is derived from the
+    /// key does not count, so that a row without id and seed is known again where it has merely moved.
+    pub fn row_hash(&self) -> [u8; 16] {
         let job = &*self.job;
+        let seed = job.seed.map(|_| self.seed);
         let parts = (
-            (&job.prompt, &job.negative_prompt, self.seed, &job.scheduler, job.num_inference_steps),
+            (&job.prompt, &job.negative_prompt, seed, &job.scheduler, job.num_inference_steps),
             (job.guidance_scale, job.guidance_rescale, job.eta, job.width, job.height),
         );
         let mut text = serde_json::to_string(&parts).expect("a tuple of strings and finite numbers is valid JSON");
         text += &job.rare_settings().to_string();
-        blake3::hash(text.as_bytes()).to_hex()[..32].to_string()
+        let hash = blake3::hash(text.as_bytes());
+        hash.as_bytes()[..16].try_into().expect("16 bytes of a 32-byte hash")
     }
 }
 
@@ -332,6 +337,11 @@ mod tests {
 
     #[test]
     fn the_row_hash_sees_what_changes_pixels_only() {
+        let mut moved = job(7);
+        moved.seed = None;
+        let derived = |row: u64| ImageTask::new(Arc::new(Job { row, ..moved.clone() }), 0, row, 0);
+        assert_eq!(derived(7).row_hash(), derived(8).row_hash(), "a derived seed does not count");
+        assert_ne!(derived(7).seed, derived(8).seed);
         let base = ImageTask::new(Arc::new(job(7)), 0, 0, 0).row_hash();
         let mut renamed = job(7);
         renamed.id = Some("other".into());

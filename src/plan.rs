@@ -61,6 +61,11 @@ pub fn plan(tasks: Vec<ImageTask>) -> Plan {
     Plan { buckets }
 }
 
+/// Returns the lane evaluations of `tasks` together.
+pub fn lane_evaluations(tasks: &[ImageTask]) -> u64 {
+    tasks.iter().map(work).sum()
+}
+
 /// Returns the lane evaluations of one image. Two-evaluation samplers count once here: it only orders work.
 fn work(task: &ImageTask) -> u64 {
     u64::from(task.job.num_inference_steps) * task.job.lanes as u64

@@ -340,3 +340,29 @@ fn a_network_whose_entries_keep_apart_is_not_slowed_down() {
         assert_eq!((&found["unet"], &found["vae_decoder"]), (&Value::Null, &Value::Null), "{name}");
     }
 }
+
+#[test]
+fn folders_that_optimum_itself_exported_run_as_they_are() {
+    for (name, family) in [("sd15", Family::StableDiffusion), ("sdxl", Family::StableDiffusionXl)] {
+        let folder = fixtures().join("optimum").join(name);
+        let spec = ModelSpec::open(&folder).unwrap();
+        assert_eq!(spec.family, family);
+        let said = Inspection::new(&spec);
+        assert!(said.dialect.contains("optimum from 1.24 on"), "{name}: {}", said.dialect);
+        assert!(said.notes.iter().any(|note| note.contains("widen_timestep.py")), "{name}: {:#?}", said.notes);
+        let out = tempfile::tempdir().unwrap();
+        let text = "prompt,seed,steps,guidance_scale\na cat,1,3,5\na dog,2,4,1\na hat,3,3,7.5\n";
+        let rows = support::manifest(&out, text);
+        // A scalar timestep: lanes share a call only at equal timesteps, and the pictures are the same for any number of them.
+        let made = ["1", "4"].map(|lanes| {
+            let into = out.path().join(lanes);
+            let mut command = support::nightshift();
+            command.arg("run").arg(&rows).arg("--model").arg(&folder).arg("--out").arg(&into).args(["--lanes", lanes]);
+            let output = command.output().unwrap();
+            assert_eq!(output.status.code(), Some(0), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+            support::pictures(&into)
+        });
+        assert_eq!(made[0].len(), 3);
+        assert_eq!(made[0], made[1], "{name}");
+    }
+}

@@ -128,12 +128,20 @@ fn another_runs_folder_is_refused_with_the_differing_fields() {
 #[test]
 fn a_live_runs_folder_is_locked() {
     let folder = tempdir().expect("a temporary folder");
-    let (csv, out) = (manifest(&folder, FEW), folder.path().join("out"));
-    run_to(0, &csv, &out, &[]);
-    let lock =
-        fs::OpenOptions::new().read(true).write(true).open(out.join(".nightshift/lock")).expect("the lock is there");
-    lock.lock().expect("nobody holds it");
-    run_to(11, &csv, &out, &[]);
+    let (csv, out) = (manifest(&folder, &mixed_manifest(400, 30)), folder.path().join("out"));
+    let mut child = nightshift();
+    child.arg("run").arg(&csv).arg("--model").arg(support::model()).arg("--out").arg(&out);
+    let mut child = child.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
+    while !out.join(".nightshift/journal").is_dir() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let started = std::time::Instant::now();
+    let stderr = run_to(11, &csv, &out, &[]);
+    assert!(started.elapsed() < Duration::from_secs(2));
+    assert!(stderr.contains(&format!("process {} on", child.id())), "{stderr}");
+    child.kill().expect("SIGKILL");
+    child.wait().expect("it ends");
+    run_to(75, &csv, &out, &["--limit", "1"]);
 }
 
 #[test]

@@ -17,11 +17,13 @@ fn done(number: u32) -> Record {
         bytes: 100 + u64::from(number),
         blake3: Digest([number as u8; 32]),
         seed: u64::MAX - u64::from(number),
+        suspect: false,
+        spool: None,
     })
 }
 
 fn begin(number: u32) -> Record {
-    Record::Begin { keys: vec![format!("{number:09}")] }
+    Record::Begin { keys: vec![format!("{number:09}")], alone: false }
 }
 
 fn is_done(state: &State, number: u32) -> bool {
@@ -181,7 +183,7 @@ fn a_million_records_read_fast_and_small() {
         for batch in 0..100 {
             let numbers = (0..10).map(|i| thousand * 1000 + batch * 10 + i);
             let keys = numbers.clone().map(|number| format!("{number:09}")).collect();
-            journal.append(&[Record::Begin { keys }]).unwrap();
+            journal.append(&[Record::Begin { keys, alone: false }]).unwrap();
             journal.append(&numbers.map(done).collect::<Vec<_>>()).unwrap();
         }
     }

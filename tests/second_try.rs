@@ -114,6 +114,7 @@ fn make(unet: fn(usize) -> bool, vae: fn(usize) -> bool, mut fine: Option<Absent
         latents: &spec.recipe.latents,
         settings: Settings { lanes: 4, vae_batch: 4 },
         counters: &counters,
+        begin: &|_| true,
     };
     let (sender, outcomes) = crossbeam_channel::unbounded();
     engine.generate(&plan, &|| Pace::Go, &sender);
@@ -123,7 +124,7 @@ fn make(unet: fn(usize) -> bool, vae: fn(usize) -> bool, mut fine: Option<Absent
         match outcome {
             Outcome::Done(generated) => {
                 let twice = made.pictures.insert(generated.task.ordinal, generated.image);
-                assert!(twice.is_none(), "{} comes twice", generated.task.key);
+                assert!(twice.is_none(), "{} comes twice", generated.task.key());
             }
             Outcome::Failed(task, error) => drop(made.failed.insert(task.ordinal, error.code())),
         }

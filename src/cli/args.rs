@@ -9,9 +9,10 @@ use crate::engine::PromptStyle;
 use crate::manifest::{self, MAX_FIELD};
 use crate::noise::NoiseKind;
 use crate::onnx::Device;
+use crate::output::layout::Format;
 use crate::prompt::{LongPrompt, PromptSyntax};
 use crate::run::logging::LogFormat;
-use crate::run::{DefaultFlags, JobOptions, Lanes, MaxFailed, RunOptions, ScheduleOptions, VaeTiling};
+use crate::run::{DefaultFlags, JobOptions, Lanes, MaxFailed, RunOptions, ScheduleOptions, Share, VaeTiling};
 
 /// Turns CSV manifests of prompts into folders of images, overnight, with exported ONNX graphs of latent diffusion models.
 #[derive(Debug, Parser)]
@@ -202,6 +203,21 @@ pub struct RunArgs {
     /// Decode large pictures in overlapping tiles: takes less memory, changes pixels a little
     #[arg(long, default_value = "auto", value_enum, env = "NIGHTSHIFT_VAE_TILING")]
     pub vae_tiling: VaeTiling,
+    /// How images are kept: folders of pictures with Parquet metadata, tars, or Parquet files with the pictures inside
+    #[arg(long, default_value = "imagefolder", value_enum, env = "NIGHTSHIFT_FORMAT")]
+    pub format: Format,
+    /// Images of a folder, tar or Parquet file
+    #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000), env = "NIGHTSHIFT_SHARD_SIZE")]
+    pub shard_size: u32,
+    /// Work as number K of N workers on the same output folder, K from 0: on shards whose number mod N is K, then on those that
+    /// workers who were here left
+    #[arg(long, value_name = "K/N", default_value = "0/1", env = "NIGHTSHIFT_SHARD")]
+    pub shard: Share,
+    /// Also try images again that were found to kill the process
+    ///
+    /// Rows that failed for other reasons are tried again by every run.
+    #[arg(long, env = "NIGHTSHIFT_RETRY_FAILED")]
+    pub retry_failed: bool,
     /// ONNX Runtime's shared library  [default: ORT_DYLIB_PATH, beside the executable, .ort/]
     #[arg(long, value_name = "FILE", env = "NIGHTSHIFT_ORT_LIB")]
     pub ort_lib: Option<PathBuf>,
@@ -356,6 +372,10 @@ impl RunArgs {
             ort_lib: self.ort_lib,
             vae_tiling: self.vae_tiling,
             contact_sheet: self.contact_sheet,
+            format: self.format,
+            shard_size: self.shard_size,
+            shard: self.shard,
+            retry_failed: self.retry_failed,
         }
     }
 }

@@ -23,6 +23,8 @@ pub(super) struct Denoiser<'s, 'a> {
     /// Lanes asked for.
     pub(super) lanes: usize,
     pub(super) counters: &'s Counters,
+    /// Told of images before their first evaluation; where it says no, nothing more is made.
+    pub(super) begin: &'s dyn Fn(&[ImageTask]) -> bool,
     pub(super) attempts: Attempts<'a>,
     /// Latents go to the decoder …
     pub(super) to_decoder: Sender<Denoised>,
@@ -48,7 +50,7 @@ impl<'a> Denoiser<'_, 'a> {
         let limit = self.counters.limits.of(Network::Unet, size, self.lanes);
         let mut pool = LanePool::within(limit, self.unet.timestep_input());
         loop {
-            let pace = pace();
+            let (pace, before) = (pace(), waiting);
             while let Ok(decoded) = self.decoded.try_recv() {
                 self.note(decoded);
             }
@@ -58,6 +60,10 @@ impl<'a> Denoiser<'_, 'a> {
                     Some(Err((task, error))) => self.fail(task, error),
                     None => break,
                 }
+            }
+            let entered = &before[..before.len() - waiting.len()];
+            if !entered.is_empty() && !(self.begin)(entered) {
+                return false;
             }
             if pace == Pace::Halt || pool.is_empty() {
                 return pace == Pace::Go;
@@ -101,7 +107,7 @@ impl<'a> Denoiser<'_, 'a> {
         match self.attempts.spoilt(&task, what) {
             Some(error) => self.fail(task, error),
             None => {
-                tracing::debug!("{}: not a number, made once more", task.key);
+                tracing::debug!("{}: not a number, made once more", task.key());
                 self.counters.repeated.fetch_add(1, Ordering::Relaxed);
             }
         }

@@ -125,6 +125,8 @@ pub struct Engine<'a> {
     pub settings: Settings,
     /// What has been done so far.
     pub counters: &'a Counters,
+    /// Told of images before their first evaluation; where it says no, nothing more is made.
+    pub begin: &'a dyn Fn(&[ImageTask]) -> bool,
 }
 
 impl<'a> Engine<'a> {
@@ -151,6 +153,7 @@ impl<'a> Engine<'a> {
                 unet: self.unet,
                 lanes,
                 counters: self.counters,
+                begin: self.begin,
                 attempts: Attempts::default(),
                 to_decoder,
                 decoded,

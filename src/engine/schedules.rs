@@ -28,24 +28,35 @@ impl<'a> Schedules<'a> {
     pub fn of(&mut self, job: &Job) -> Result<Arc<Schedule>> {
         let request = request(self.recipe, job);
         let key = format!("{} {request:?}", job.scheduler);
-        let compute = || self.config.select(&job.scheduler)?.schedule(&request).map(Arc::new);
+        let compute = || compute(self.config, self.recipe, job, request);
         self.computed.entry(key).or_insert_with(compute).as_ref().map(Arc::clone).map_err(Error::again)
     }
 }
 
+fn compute(
+    config: &SchedulerConfig,
+    recipe: &Recipe,
+    job: &Job,
+    mut request: ScheduleRequest,
+) -> Result<Arc<Schedule>> {
+    let config = config.select(&job.scheduler)?;
+    let custom = request.sigmas.is_some() || request.timesteps.is_some();
+    // Flux's pipelines hand these to a scheduler that has no flow levels of its own (diffusers 0.42.1, `pipeline_flux.py`).
+    if recipe.linear_sigmas && !custom && !config.has_own_flow_sigmas() {
+        let n = request.num_inference_steps;
+        request.sigmas = Some((0..n).map(|i| 1.0 - f64::from(i) / f64::from(n)).collect());
+    }
+    config.schedule(&request).map(Arc::new)
+}
+
 fn request(recipe: &Recipe, job: &Job) -> ScheduleRequest {
-    let n = job.num_inference_steps;
-    let own = job.sigmas.as_ref().map(|sigmas| sigmas.to_vec());
-    // Flux's pipelines hand these to the scheduler (diffusers 0.42.1, `pipeline_flux.py`).
-    let linear = || (0..n).map(|i| 1.0 - f64::from(i) / f64::from(n)).collect();
-    let custom = own.is_some() || job.timesteps.is_some();
     ScheduleRequest {
-        num_inference_steps: n,
+        num_inference_steps: job.num_inference_steps,
         eta: job.eta,
         strength: super::images::partial_strength(recipe, job),
         strength_keeps_steps: recipe.strength_keeps_steps,
         timesteps: job.timesteps.as_ref().map(|timesteps| timesteps.to_vec()),
-        sigmas: own.or_else(|| (recipe.linear_sigmas && !custom).then(linear)),
+        sigmas: job.sigmas.as_ref().map(|sigmas| sigmas.to_vec()),
         image_seq_len: recipe.patch_size.map(|_| recipe.image_seq_len(job.width, job.height)),
     }
 }

@@ -61,11 +61,19 @@ impl Journal {
         Ok((journal, state))
     }
 
+    /// Returns the path of the worker's file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Writes records at the end, without sync: a power cut may take them, a killed process does not.
     ///
     /// # Errors
     /// Kind `Storage`; none of the records is then in the file, or nothing more can be written to it.
     pub fn append(&mut self, records: &[Record]) -> Result<()> {
+        if records.is_empty() {
+            return Ok(());
+        }
         let mut lines = Vec::new();
         records.iter().for_each(|record| encode(record, &mut lines));
         self.write(&lines)

@@ -19,6 +19,42 @@ pub struct Done {
     pub blake3: Blake3,
     /// Seed of the image's own noise.
     pub seed: u64,
+    /// Whether the picture looks like none (of one colour) and should be looked at.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub suspect: bool,
+    /// Where its bytes wait for the shard that `file_name` leads into, in layouts whose files hold many images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spool: Option<SpoolPlace>,
+}
+
+/// A place in a file of the spool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpoolPlace {
+    /// Name of the file in `OUT/.nightshift/spool`.
+    pub file: String,
+    /// First byte of the image in it.
+    pub offset: u64,
+}
+
+/// A shard's file holds what the journal says of its images.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sealed {
+    /// Number of the shard.
+    pub shard: u32,
+    /// Path of its file relative to `OUT`.
+    pub file_name: String,
+    /// Size of that file.
+    pub bytes: u64,
+    /// Hash of that file.
+    pub blake3: Blake3,
+    /// Hash of what went into it: which images, with which cells.
+    pub contents: Blake3,
+    /// How many images it holds.
+    pub images: u64,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// An image could not be made.
@@ -42,6 +78,9 @@ pub enum Record {
     Begin {
         /// Names of the images.
         keys: Vec<String>,
+        /// Whether nothing else was under way, so that a crash convicts them.
+        #[serde(default, skip_serializing_if = "is_false")]
+        alone: bool,
     },
     /// An image is on disk.
     Done(Done),
@@ -52,6 +91,10 @@ pub enum Record {
         /// Unique name of the image.
         key: String,
     },
+    /// A shard's file is complete.
+    Sealed(Sealed),
+    /// The process is about to die of a signal that it raised itself, such as a segmentation fault.
+    Crashed,
     /// The run stopped in good order: what it had begun and not finished is not to blame for anything.
     Stopped,
     /// A start of a worker, written by [`super::Journal::open`]; orders the records of several files.
@@ -84,6 +127,13 @@ pub(super) fn encode(record: &Record, buffer: &mut Vec<u8>) {
     buffer.push(b' ');
     buffer.extend_from_slice(&json);
     buffer.push(b'\n');
+}
+
+/// Returns the line of `record`.
+pub fn line(record: &Record) -> Vec<u8> {
+    let mut line = Vec::new();
+    encode(record, &mut line);
+    line
 }
 
 /// Returns what `line` holds; `line` has its line feed unless the file ends before it.
@@ -121,9 +171,9 @@ mod tests {
     #[test]
     fn lines_are_checksum_and_json() {
         let mut line = Vec::new();
-        encode(&Record::Begin { keys: vec!["a".into(), "é\n".into()] }, &mut line);
+        encode(&Record::Begin { keys: vec!["a".into(), "é\n".into()], alone: false }, &mut line);
         assert_eq!(&line[9..], "{\"begin\":{\"keys\":[\"a\",\"é\\n\"]}}\n".as_bytes());
-        assert!(matches!(decode(&line), Line::Record(Record::Begin { keys }) if keys.len() == 2));
+        assert!(matches!(decode(&line), Line::Record(Record::Begin { keys, .. }) if keys.len() == 2));
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! What the records say together.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use super::digest::{Blake3, RowHash};
-use super::record::{Done, Failed, Record};
+use super::record::{Done, Failed, Record, Sealed, SpoolPlace};
 
 /// An image that is on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +20,45 @@ pub struct DoneImage {
     pub seed: u64,
     /// Path of the image's file relative to `OUT`.
     pub file_name: Box<str>,
+    /// Whether the picture looks like none.
+    pub suspect: bool,
+    /// Where its bytes wait for their shard: name of the file in the spool, first byte.
+    pub spool: Option<(Arc<str>, u64)>,
     session: u32,
+}
+
+impl DoneImage {
+    /// Returns the record that says so.
+    pub fn to_record(&self, key: &str) -> Done {
+        let place = |(file, offset): &(Arc<str>, u64)| SpoolPlace { file: file.to_string(), offset: *offset };
+        Done {
+            key: key.to_string(),
+            row_hash: self.row_hash,
+            file_name: self.file_name.to_string(),
+            bytes: self.bytes,
+            blake3: self.blake3,
+            seed: self.seed,
+            suspect: self.suspect,
+            spool: self.spool.as_ref().map(place),
+        }
+    }
+}
+
+/// Crashes with an image in flight after which it is made alone.
+const CRASHES_UNTIL_ALONE: usize = 2;
+/// Deaths without a trace, alone, after which an image counts as their cause. A process that is killed from outside leaves
+/// none, so one is no proof.
+const SILENT_DEATHS_ALONE: usize = 3;
+
+/// What the crashes of earlier sessions say of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing against it.
+    Innocent,
+    /// It was in flight at several: to be made alone, so that the next one tells.
+    Suspect,
+    /// It kills the process.
+    Guilty,
 }
 
 /// What all records of a folder say together; about 220 bytes for each image that is done.
@@ -32,7 +71,13 @@ pub struct State {
     images: Vec<DoneImage>,
     failed: HashMap<Box<str>, Dated<Failed>>,
     lost: HashMap<Box<str>, u32>,
-    begun: HashMap<Box<str>, Begun>,
+    begun: HashMap<Box<str>, Vec<Begun>>,
+    /// Sessions that died of a signal of their own.
+    crashed: HashSet<u32>,
+    /// The last word on each shard, and its session.
+    sealed: HashMap<u32, Dated<Sealed>>,
+    /// Names of spool files, each once.
+    spools: HashSet<Arc<str>>,
     session: u32,
 }
 
@@ -42,13 +87,12 @@ struct Dated<T> {
     value: T,
 }
 
-/// An image that was begun and has no outcome yet.
-#[derive(Debug, Clone, Copy)]
+/// A session that began an image and came to no end with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Begun {
-    /// The last session that began it.
     session: u32,
-    /// How many began it and came to no end.
-    times: u32,
+    /// Whether nothing else was in flight.
+    alone: bool,
 }
 
 impl State {
@@ -87,9 +131,33 @@ impl State {
         self.failed.values().map(|dated| &dated.value)
     }
 
-    /// Returns how many sessions began the image called `key` and came to no end: those that may have died of it.
-    pub fn times_in_flight(&self, key: &str) -> u32 {
-        self.begun.get(key).map_or(0, |begun| begun.times)
+    /// Returns what the crashes so far say of the image called `key`. Of two sessions that died with it in flight, or more,
+    /// the next makes it alone; one that died so of a signal of its own, or three that died in silence, are proof.
+    pub fn verdict(&self, key: &str) -> Verdict {
+        let begun = self.begun.get(key).map_or(&[][..], Vec::as_slice);
+        let crashed = |begun: &&Begun| self.crashed.contains(&begun.session);
+        let alone = || begun.iter().filter(|begun| begun.alone);
+        if begun.len() > CRASHES_UNTIL_ALONE && alone().any(|begun| crashed(&begun))
+            || alone().count() >= SILENT_DEATHS_ALONE
+        {
+            return Verdict::Guilty;
+        }
+        if begun.len() >= CRASHES_UNTIL_ALONE { Verdict::Suspect } else { Verdict::Innocent }
+    }
+
+    /// Returns how many sessions began the image called `key` and came to no end with it.
+    pub fn times_in_flight(&self, key: &str) -> usize {
+        self.begun.get(key).map_or(0, Vec::len)
+    }
+
+    /// Returns the last word on the file of a shard.
+    pub fn sealed(&self, shard: u32) -> Option<&Sealed> {
+        self.sealed.get(&shard).map(|dated| &dated.value)
+    }
+
+    /// Returns the last word on every shard's file, in no order.
+    pub fn all_sealed(&self) -> impl Iterator<Item = &Sealed> {
+        self.sealed.values().map(|dated| &dated.value)
     }
 
     /// Returns the images that were begun and came to no end, in no order.
@@ -103,35 +171,56 @@ impl State {
     }
 
     /// Returns the highest session number seen.
-    pub(super) fn session(&self) -> u32 {
+    pub fn session(&self) -> u32 {
         self.session
     }
 
     /// Takes in a record that session number `session` wrote.
     pub(super) fn apply_from(&mut self, session: u32, record: Record) {
         match record {
-            Record::Begin { keys } => keys.into_iter().for_each(|key| self.begin(session, key)),
+            Record::Begin { keys, alone } => keys.into_iter().for_each(|key| self.begin(session, key, alone)),
             Record::Done(done) => self.finish(session, done),
             Record::Failed(failed) => self.fail(session, failed),
             Record::Lost { key } => self.lose(session, key),
+            Record::Sealed(sealed) => self.seal(session, sealed),
+            Record::Crashed => {
+                self.crashed.insert(session);
+            }
             Record::Stopped => self.stop(session),
             Record::Session { number } => self.session = self.session.max(number),
             Record::Synced { .. } => {}
         }
     }
 
-    fn begin(&mut self, session: u32, key: String) {
-        let done_since = self.done(&key).is_some_and(|image| image.session > session);
-        let failed_since = self.failed.get(key.as_str()).is_some_and(|failed| failed.session > session);
+    fn begin(&mut self, session: u32, key: String, alone: bool) {
+        // One that cannot even be started may have failed before it is said to be begun.
+        let done_since = self.done(&key).is_some_and(|image| image.session >= session);
+        let failed_since = self.failed.get(key.as_str()).is_some_and(|failed| failed.session >= session);
         if done_since || failed_since {
             return;
         }
-        let begun = self.begun.entry(key.into()).or_insert(Begun { session, times: 0 });
-        // Begun twice in one session (tried again in a smaller batch) is still one crash.
-        if begun.times == 0 || begun.session != session {
-            begun.times += 1;
+        let begun = self.begun.entry(key.into()).or_default();
+        // Begun twice in one session (tried again) is still one crash, of the later try.
+        begun.retain(|begun| begun.session != session);
+        begun.push(Begun { session, alone });
+    }
+
+    fn seal(&mut self, session: u32, sealed: Sealed) {
+        let newer = self.sealed.get(&sealed.shard).is_some_and(|dated| dated.session > session);
+        if !newer {
+            self.sealed.insert(sealed.shard, Dated { session, value: sealed });
         }
-        begun.session = begun.session.max(session);
+    }
+
+    fn spool(&mut self, file: String) -> Arc<str> {
+        match self.spools.get(file.as_str()) {
+            Some(known) => known.clone(),
+            None => {
+                let name: Arc<str> = file.into();
+                self.spools.insert(name.clone());
+                name
+            }
+        }
     }
 
     fn finish(&mut self, session: u32, done: Done) {
@@ -148,6 +237,8 @@ impl State {
             bytes: done.bytes,
             seed: done.seed,
             file_name: done.file_name.into(),
+            suspect: done.suspect,
+            spool: done.spool.map(|place| (self.spool(place.file), place.offset)),
             session,
         };
         match self.done.entry(done.key.into()) {
@@ -187,17 +278,18 @@ impl State {
 
     fn stop(&mut self, session: u32) {
         self.begun.retain(|_, begun| {
-            if begun.session == session {
-                begun.times -= 1;
-            }
-            begun.times > 0
+            begun.retain(|begun| begun.session != session);
+            !begun.is_empty()
         });
     }
 
+    /// Forgets who began the image before its outcome, which `session` wrote.
     fn end(&mut self, session: u32, key: &str) {
-        // Removed first and put back in the rare other case: this runs once for each image ever made.
-        if let Some((key, begun)) = self.begun.remove_entry(key).filter(|(_, begun)| begun.session > session) {
-            self.begun.insert(key, begun);
+        if let Some(begun) = self.begun.get_mut(key) {
+            begun.retain(|begun| begun.session > session);
+            if begun.is_empty() {
+                self.begun.remove(key);
+            }
         }
     }
 }
@@ -216,6 +308,8 @@ mod tests {
             bytes: 10,
             blake3: Digest([0; 32]),
             seed: 1,
+            suspect: false,
+            spool: None,
         })
     }
 
@@ -225,7 +319,7 @@ mod tests {
     }
 
     fn begin(key: &str) -> Record {
-        Record::Begin { keys: vec![key.into()] }
+        Record::Begin { keys: vec![key.into()], alone: false }
     }
 
     fn state(records: Vec<(u32, Record)>) -> State {
@@ -285,5 +379,36 @@ mod tests {
         ]);
         assert_eq!(["a", "b", "c", "d"].map(|key| state.times_in_flight(key)), [2, 0, 1, 0]);
         assert_eq!(state.in_flight().count(), 2);
+    }
+
+    #[test]
+    fn two_crashes_make_a_suspect_and_one_alone_convicts() {
+        let alone = |key: &str| Record::Begin { keys: vec![key.into()], alone: true };
+        let mut records = vec![(1, begin("a")), (1, begin("b")), (1, Record::Crashed)];
+        assert_eq!(state(records.clone()).verdict("a"), Verdict::Innocent);
+        records.extend([(2, begin("a")), (2, begin("b")), (2, Record::Crashed)]);
+        assert_eq!(state(records.clone()).verdict("a"), Verdict::Suspect);
+        records.extend([(3, alone("b")), (3, done("b", 1)), (3, alone("a")), (3, Record::Crashed)]);
+        let state = state(records);
+        assert_eq!((state.verdict("a"), state.verdict("b")), (Verdict::Guilty, Verdict::Innocent));
+    }
+
+    #[test]
+    fn a_death_without_a_trace_is_no_proof() {
+        let alone = || Record::Begin { keys: vec!["a".into()], alone: true };
+        let mut records = vec![(1, begin("a")), (2, begin("a")), (3, alone()), (4, alone())];
+        assert_eq!(state(records.clone()).verdict("a"), Verdict::Suspect);
+        records.push((5, alone()));
+        assert_eq!(state(records).verdict("a"), Verdict::Guilty);
+    }
+
+    #[test]
+    fn the_last_seal_of_a_shard_holds() {
+        let sealed = |images| {
+            let (blake3, contents) = (Digest([0; 32]), Digest([1; 32]));
+            Record::Sealed(Sealed { shard: 3, file_name: "000003.tar".into(), bytes: 1, blake3, contents, images })
+        };
+        assert_eq!(state(vec![(2, sealed(5)), (1, sealed(4))]).sealed(3).unwrap().images, 5);
+        assert_eq!(state(vec![(1, sealed(4)), (1, sealed(5))]).sealed(3).unwrap().images, 5);
     }
 }

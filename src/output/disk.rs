@@ -3,9 +3,11 @@
 //! Only effects are here. Reading does no harm and goes straight to `std::fs`.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
 use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW};
 
 /// A file open for writing.
 pub trait DiskFile: Send {
@@ -27,15 +29,6 @@ pub trait DiskFile: Send {
     /// # Errors
     /// The file system's own.
     fn cut(&mut self, length: u64) -> io::Result<()>;
-}
-
-/// What came of an attempt to take a lock.
-#[derive(Debug)]
-pub enum Lock {
-    /// It is ours until the file is dropped.
-    Held(File),
-    /// Somebody else has it: the text that they left.
-    Busy(String),
 }
 
 /// A file system that can be written.
@@ -76,11 +69,17 @@ pub trait Disk: fmt::Debug + Send + Sync {
     /// The file system's own.
     fn sync_folder(&self, path: &Path) -> io::Result<()>;
 
-    /// Takes the lock that the file `path` stands for and writes `holder` into it, or returns who has it.
+    /// Creates a file that is not there yet and opens it to write: of several processes that try, one succeeds.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, or the file system's own.
+    fn create_new(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+
+    /// Sets a file's time to now, by the file system's own clock.
     ///
     /// # Errors
     /// The file system's own.
-    fn lock(&self, path: &Path, holder: &str) -> io::Result<Lock>;
+    fn touch(&self, path: &Path) -> io::Result<()>;
 }
 
 /// The file system of this machine.
@@ -129,22 +128,13 @@ impl Disk for RealDisk {
         File::open(path)?.sync_all()
     }
 
-    fn lock(&self, path: &Path, holder: &str) -> io::Result<Lock> {
-        // Never truncated on opening: until we have the lock the text in it is another's.
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        match file.try_lock() {
-            Ok(()) => {
-                file.set_len(0)?;
-                file.rewind()?;
-                Write::write_all(&mut file, holder.as_bytes())?;
-                Ok(Lock::Held(file))
-            }
-            Err(TryLockError::WouldBlock) => {
-                let mut text = String::new();
-                file.read_to_string(&mut text)?;
-                Ok(Lock::Busy(text.trim().to_string()))
-            }
-            Err(TryLockError::Error(error)) => Err(error),
-        }
+    fn create_new(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(File::create_new(path)?))
+    }
+
+    fn touch(&self, path: &Path) -> io::Result<()> {
+        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        let both = Timestamps { last_access: now, last_modification: now };
+        Ok(rustix::fs::utimensat(CWD, path, &both, AtFlags::empty())?)
     }
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use super::disk::{Disk, RealDisk};
+use super::disk::{Disk, DiskFile, RealDisk};
 use crate::error::{Error, ErrorKind, Location, Result};
 
 /// How the names of our temporary files end; together with the leading dot it tells them from everybody else's.
@@ -76,6 +76,63 @@ impl Durable {
             self.disk.sync_folder(folder).map_err(|error| storage_error("sync the folder", folder, 0, error))?;
         }
         Ok(())
+    }
+
+    /// Writes one file that need not fit into memory: `fill` writes its bytes. Whole or not at all, as [`Durable::commit`].
+    /// Returns the file's size and hash.
+    ///
+    /// # Errors
+    /// Kind `Storage`, or what `fill` says.
+    pub fn stream(
+        &self,
+        path: &Path,
+        fill: impl FnOnce(&mut (dyn io::Write + Send)) -> Result<()>,
+    ) -> Result<(u64, blake3::Hash)> {
+        let folder = path.parent().unwrap_or(Path::new("."));
+        self.make_folder(folder)?;
+        let temp = temp_path(path);
+        let written = self.stream_temp(&temp, path, fill).and_then(|written| {
+            self.disk.rename(&temp, path).map_err(|error| storage_error("rename", path, 0, error))?;
+            Ok(written)
+        });
+        if written.is_err() {
+            // The error to report is the first one; a temp that stays is removed by the next run.
+            let _ = self.disk.remove(&temp);
+        }
+        let written = written?;
+        self.disk.sync_folder(folder).map_err(|error| storage_error("sync the folder", folder, 0, error))?;
+        Ok(written)
+    }
+
+    fn stream_temp(
+        &self,
+        temp: &Path,
+        path: &Path,
+        fill: impl FnOnce(&mut (dyn io::Write + Send)) -> Result<()>,
+    ) -> Result<(u64, blake3::Hash)> {
+        let failed = |error| storage_error("write", path, 0, error);
+        let file = self.disk.create(temp).map_err(failed)?;
+        let mut sink = Sink { file, hasher: blake3::Hasher::new(), bytes: 0, error: None };
+        let mut buffered = io::BufWriter::with_capacity(1 << 20, &mut sink);
+        let filled = fill(&mut buffered).and_then(|()| io::Write::flush(&mut buffered).map_err(failed));
+        drop(buffered);
+        // What the disk said beats what a library made of it.
+        if let Some(error) = sink.error.take() {
+            return Err(failed(error));
+        }
+        filled?;
+        sink.file.sync().map_err(|error| storage_error("sync", path, 0, error))?;
+        Ok((sink.bytes, sink.hasher.finalize()))
+    }
+
+    /// Renames a file durably.
+    ///
+    /// # Errors
+    /// Kind `Storage`.
+    pub fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        self.disk.rename(from, to).map_err(|error| storage_error("rename", from, 0, error))?;
+        let folder = to.parent().unwrap_or(Path::new("."));
+        self.disk.sync_folder(folder).map_err(|error| storage_error("sync the folder", folder, 0, error))
     }
 
     /// Replaces a small file so that readers see the old or the new whole; without sync, so a power cut may bring either.
@@ -178,6 +235,31 @@ impl Durable {
             let renamed = self.disk.rename(&temp_path(&file.path), &file.path);
             renamed.map_err(|error| storage_error("rename", &file.path, 0, error))
         })
+    }
+}
+
+/// Bytes on their way to a file, hashed and counted.
+struct Sink {
+    file: Box<dyn DiskFile>,
+    hasher: blake3::Hasher,
+    bytes: u64,
+    error: Option<io::Error>,
+}
+
+impl io::Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Err(error) = self.file.write_all(bytes) {
+            let again = io::Error::from(error.kind());
+            self.error.get_or_insert(error);
+            return Err(again);
+        }
+        self.hasher.update(bytes);
+        self.bytes += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

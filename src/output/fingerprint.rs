@@ -49,6 +49,9 @@ pub struct RunFingerprint {
     pub vae_tiling: bool,
     /// Layout of the output, such as `imagefolder`.
     pub format: String,
+    /// Images of a shard.
+    #[serde(default = "a_thousand")]
+    pub shard_size: u32,
     /// The manifests; may change (rows are known by key and hash).
     pub manifests: Vec<ManifestPrint>,
 }
@@ -56,6 +59,11 @@ pub struct RunFingerprint {
 /// What folders of an older version were made with.
 fn plain_syntax() -> String {
     "plain".to_string()
+}
+
+/// As [`plain_syntax`].
+fn a_thousand() -> u32 {
+    1000
 }
 
 /// As [`plain_syntax`].
@@ -123,7 +131,7 @@ impl RunFingerprint {
     /// reading it may round the last digit.
     fn binding_fields(&self) -> Vec<(String, Value)> {
         let value: Value = serde_json::from_str(&self.to_json()).expect("our own JSON is valid");
-        let names = ["model_hash", "noise", "prompt_syntax", "long_prompt", "vae_tiling", "format"];
+        let names = ["model_hash", "noise", "prompt_syntax", "long_prompt", "vae_tiling", "format", "shard_size"];
         let top = names.map(|name| (name.to_string(), value[name].clone()));
         let defaults = value["defaults"].as_object().cloned().unwrap_or_default();
         top.into_iter().chain(defaults).collect()

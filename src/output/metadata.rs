@@ -3,8 +3,6 @@
 //! Parquet, because it carries its types: in a CSV file the captions `NA` and `null` become nothing and the id `007`
 //! becomes 7. The same rows give the same bytes: sorted by ordinal, no time, a fixed schema.
 
-use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray};
@@ -12,10 +10,8 @@ use arrow_schema::{Field, Schema};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::errors::ParquetError;
-use parquet::file::metadata::ParquetMetaDataReader;
 use parquet::file::properties::WriterProperties;
 
-use super::durable::{Durable, WholeFile};
 use super::parameters::Provenance;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::ImageTask;
@@ -34,6 +30,8 @@ pub struct MetadataRow {
     pub bytes: u64,
     /// Hash of the image's file, hex.
     pub blake3: String,
+    /// Whether the picture looks like none.
+    pub suspect: bool,
 }
 
 impl MetadataRow {
@@ -49,64 +47,48 @@ impl MetadataRow {
     }
 }
 
-/// Writes the `metadata.parquet` of every folder that `rows` name, each whole and in place of the old one; `rows` must
-/// hold all rows of those folders. `columns` are the pass-through columns of the run, in order: every folder has them all.
+/// Returns the `metadata.parquet` of one folder, whose images `rows` are. `columns` are the pass-through columns of the run, in
+/// order: every folder has them all.
 ///
 /// # Errors
-/// Kind `Storage`; kind `Unexpected` where a pass-through column has the name of one of ours.
-pub fn write(
-    durable: &Durable,
-    out: &Path,
-    provenance: &Provenance,
-    columns: &[Arc<str>],
-    rows: &[MetadataRow],
-) -> Result<()> {
-    let mut folders: BTreeMap<&str, Vec<&MetadataRow>> = BTreeMap::new();
-    for row in rows {
-        folders.entry(row.split_file_name().0).or_default().push(row);
-    }
-    let mut encoded = Vec::with_capacity(folders.len());
-    for (folder, rows) in folders {
-        encoded.push((out.join(folder).join(FILE_NAME), encode(provenance, columns, rows)?));
-    }
-    let files: Vec<_> = encoded.iter().map(|(path, bytes)| WholeFile { path: path.clone(), bytes }).collect();
-    durable.commit(&files)
-}
-
-/// Returns how many rows the metadata file at `path` has, or `None` where there is no readable one.
-pub fn count(path: &Path) -> Option<u64> {
-    let file = std::fs::File::open(path).ok()?;
-    let metadata = ParquetMetaDataReader::new().parse_and_finish(&file).ok()?;
-    u64::try_from(metadata.file_metadata().num_rows()).ok()
-}
-
-/// Returns one folder's Parquet file.
-fn encode(provenance: &Provenance, columns: &[Arc<str>], mut rows: Vec<&MetadataRow>) -> Result<Vec<u8>> {
-    rows.sort_by_key(|row| row.task.ordinal);
-    let columns = [our_columns(provenance, &rows), extra_columns(columns, &rows)].concat();
-    let fields: Vec<Field> =
-        columns.iter().map(|(name, array)| Field::new(&**name, array.data_type().clone(), false)).collect();
-    if let Some(twice) = first_duplicate(&fields) {
-        return Err(Error::new(
-            ErrorKind::Unexpected,
-            "metadata",
-            format!("two metadata columns are called `{twice}`"),
-        )
-        .hint("rename that column of the manifest"));
-    }
-    let schema = Arc::new(Schema::new(fields));
-    let arrays = columns.into_iter().map(|(_, array)| array).collect();
-    let batch = RecordBatch::try_new(schema.clone(), arrays).map_err(|error| {
-        Error::new(ErrorKind::Unexpected, "metadata", "cannot build the metadata table").source(error)
-    })?;
-    to_parquet(schema, &batch, &provenance.version).map_err(|error| {
+/// Kind `Unexpected` where a pass-through column has the name of one of ours.
+pub fn encode(provenance: &Provenance, columns: &[Arc<str>], rows: &[MetadataRow]) -> Result<Vec<u8>> {
+    let batch = batch(table(provenance, columns, rows)?)?;
+    to_parquet(&batch, &provenance.version).map_err(|error| {
         Error::new(ErrorKind::Unexpected, "metadata", "cannot encode the metadata table").source(error)
     })
 }
 
-type Column = (Arc<str>, ArrayRef);
+/// Returns what is known of each image, column by column.
+///
+/// # Errors
+/// Kind `Unexpected` where a pass-through column has the name of one of ours.
+pub fn table(provenance: &Provenance, columns: &[Arc<str>], rows: &[MetadataRow]) -> Result<Vec<Column>> {
+    let table = [our_columns(provenance, rows), extra_columns(columns, rows)].concat();
+    let repeated = |at: &usize| table[..*at].iter().any(|(name, _)| *name == table[*at].0);
+    if let Some(at) = (0..table.len()).find(repeated) {
+        let message = format!("two metadata columns are called `{}`", table[at].0);
+        return Err(Error::new(ErrorKind::Unexpected, "metadata", message).hint("rename that column of the manifest"));
+    }
+    Ok(table)
+}
 
-fn our_columns(provenance: &Provenance, rows: &[&MetadataRow]) -> Vec<Column> {
+/// Returns a table as a record batch.
+///
+/// # Errors
+/// Kind `Unexpected`: columns of different lengths.
+pub fn batch(table: Vec<Column>) -> Result<RecordBatch> {
+    let fields = table.iter().map(|(name, array)| Field::new(&**name, array.data_type().clone(), false));
+    let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    let arrays = table.into_iter().map(|(_, array)| array).collect();
+    RecordBatch::try_new(schema, arrays)
+        .map_err(|error| Error::new(ErrorKind::Unexpected, "metadata", "cannot build the metadata table").source(error))
+}
+
+/// A column: its name, and a value for each image.
+pub type Column = (Arc<str>, ArrayRef);
+
+fn our_columns(provenance: &Provenance, rows: &[MetadataRow]) -> Vec<Column> {
     let text = |value: fn(&MetadataRow) -> &str| strings(rows.iter().map(|row| value(row)));
     let size = |value: fn(&MetadataRow) -> u32| -> ArrayRef {
         // Larger numbers than i32 holds are no sizes of images; they would have failed long before.
@@ -126,7 +108,7 @@ fn our_columns(provenance: &Provenance, rows: &[&MetadataRow]) -> Vec<Column> {
         ("file_name", text(|row| row.split_file_name().1)),
         ("text", text(|row| &row.task.job.prompt)),
         ("negative_prompt", text(|row| &row.task.job.negative_prompt)),
-        ("key", text(|row| &row.task.key)),
+        ("key", strings(rows.iter().map(|row| row.task.key()))),
         ("id", text(|row| row.task.job.id.as_deref().unwrap_or(""))),
         ("row_index", count(|row| row.task.job.row)),
         ("seed", seeds),
@@ -141,14 +123,15 @@ fn our_columns(provenance: &Provenance, rows: &[&MetadataRow]) -> Vec<Column> {
         ("noise", same(&provenance.noise)),
         ("model", same(&provenance.model)),
         ("model_hash", same(&provenance.model_hash)),
-        ("row_hash", strings(rows.iter().map(|row| row.task.row_hash()))),
+        ("row_hash", strings(rows.iter().map(|row| hex(&row.task.row_hash())))),
+        ("status", text(|row| if row.suspect { "suspect" } else { "ok" })),
         ("bytes", count(|row| row.bytes)),
         ("blake3", text(|row| &row.blake3)),
     ];
     columns.into_iter().map(|(name, array)| (name.into(), array)).collect()
 }
 
-fn extra_columns(columns: &[Arc<str>], rows: &[&MetadataRow]) -> Vec<Column> {
+fn extra_columns(columns: &[Arc<str>], rows: &[MetadataRow]) -> Vec<Column> {
     columns.iter().map(|name| (name.clone(), strings(rows.iter().map(|row| row.extra(name))))).collect()
 }
 
@@ -156,18 +139,21 @@ fn strings<T: AsRef<str>>(values: impl Iterator<Item = T>) -> ArrayRef {
     Arc::new(StringArray::from_iter_values(values))
 }
 
-fn first_duplicate(fields: &[Field]) -> Option<&str> {
-    let repeated = |index: &usize| fields[..*index].iter().any(|before| before.name() == fields[*index].name());
-    (0..fields.len()).find(repeated).map(|index| fields[index].name().as_str())
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn to_parquet(schema: Arc<Schema>, batch: &RecordBatch, version: &str) -> Result<Vec<u8>, ParquetError> {
-    let properties = WriterProperties::builder()
+/// Returns how Parquet files of ours are written: compressed, and the same bytes for the same rows.
+pub fn properties(version: &str) -> WriterProperties {
+    WriterProperties::builder()
         .set_created_by(format!("nightshift version {version}"))
         .set_compression(Compression::SNAPPY)
-        .build();
+        .build()
+}
+
+fn to_parquet(batch: &RecordBatch, version: &str) -> Result<Vec<u8>, ParquetError> {
     let mut bytes = Vec::new();
-    let mut writer = ArrowWriter::try_new(&mut bytes, schema, Some(properties))?;
+    let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), Some(properties(version)))?;
     writer.write(batch)?;
     writer.close()?;
     Ok(bytes)

@@ -11,11 +11,15 @@ pub mod durable;
 pub mod failed;
 pub mod fingerprint;
 pub mod imagefolder;
+pub mod layout;
 pub mod metadata;
 pub mod parameters;
+pub mod parquet_shard;
 pub mod png;
 pub mod run_folder;
+pub mod spool;
 pub mod status;
+pub mod webdataset;
 
 pub use durable::{Durable, WholeFile};
 pub use fingerprint::{ManifestPrint, RunFingerprint};

@@ -1,58 +1,74 @@
-//! Opening `OUT`: its folders, its lock, and the check that it belongs to this run.
+//! Opening `OUT`: its folders, its workers, and the check that it belongs to this run.
 //!
 //! A folder that is not ours may hold other files (a README, a job script), but nothing that we would write or that a
 //! loader would mix with our images.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::disk::Lock;
 use super::durable::{Durable, WholeFile, storage_error};
 use super::fingerprint::{RunFingerprint, other_run};
 use crate::error::{Error, ErrorKind, Location, Result};
+use crate::journal::{Lease, Leases, Owner};
 
 /// The folder of everything that is not data. Loaders ignore a name with a dot.
 pub const STATE_FOLDER: &str = ".nightshift";
 
-/// Tries for the lock: `nightshift status` holds it for a moment to see whether a run does.
-const LOCK_TRIES: u32 = 5;
+/// How long a worker waits for another to open the folder.
+const OPENING: Duration = Duration::from_secs(60);
 
-/// An output folder that is ours until this is dropped.
+/// An output folder in which this process is a worker until this is dropped.
 #[derive(Debug)]
 pub struct RunFolder {
     out: PathBuf,
     durable: Durable,
     previous: Option<RunFingerprint>,
-    _lock: File,
+    leases: Leases,
+    opening: Option<Lease>,
+    worker: Lease,
+    alone: bool,
 }
 
 impl RunFolder {
-    /// Opens or creates the output folder `out` for the run that `fingerprint` describes: takes its lock, removes what a
-    /// crash left half-written, and writes `run.json` where it is missing or only manifests, model name or version changed.
+    /// Opens or creates the output folder `out` for the run that `fingerprint` describes, as its worker of the name `worker`, of
+    /// which there is one at a time: removes what a crash left half-written, and writes `run.json` where it is missing or only
+    /// manifests, model name or version changed. Until [`RunFolder::opened`] no other worker can open it.
     ///
     /// # Errors
-    /// Kind `Locked`: a live run has it. Kind `OtherRun`: it belongs to another run, or holds images that are not ours.
-    /// Kind `Usage`: a newer nightshift wrote it. Kind `Storage`.
-    pub fn open(out: &Path, fingerprint: &RunFingerprint) -> Result<RunFolder> {
-        RunFolder::open_on(Durable::default(), out, fingerprint)
+    /// Kind `Locked`: a living worker has the name, or works for another manifest. Kind `OtherRun`: it belongs to another run, or
+    /// holds images that are not ours. Kind `Usage`: a newer nightshift wrote it. Kind `Storage`.
+    pub fn open(out: &Path, fingerprint: &RunFingerprint, worker: &str) -> Result<RunFolder> {
+        RunFolder::open_on(Durable::default(), out, fingerprint, worker)
     }
 
     /// Does what [`RunFolder::open`] does, writing through `durable`.
     ///
     /// # Errors
     /// As [`RunFolder::open`].
-    pub fn open_on(durable: Durable, out: &Path, fingerprint: &RunFingerprint) -> Result<RunFolder> {
+    pub fn open_on(durable: Durable, out: &Path, fingerprint: &RunFingerprint, worker: &str) -> Result<RunFolder> {
         let state = out.join(STATE_FOLDER);
         if !state.is_dir() {
             refuse_foreign_data(out)?;
         }
+        // Looked at before anything is written, so that a mistake changes nothing.
+        check_fingerprint(out, fingerprint)?;
         durable.make_folder(&state)?;
-        let lock = take_lock(&durable, out)?;
+        let leases = Leases::new(&durable, &lease_folder(out));
+        let worker_lease = leases.take(worker)?.map_err(|owner| locked(out, &owner))?;
+        let opening = wait_for(&leases, "opening", out)?;
         let previous = check_fingerprint(out, fingerprint)?;
-        remove_temps(&durable, out)?;
+        let others = leases.living()?.into_iter().filter(|(name, _)| is_worker(name) && name != worker);
+        let other = others.map(|(_, owner)| owner).next();
+        let same_manifest = previous.as_ref().is_none_or(|previous| previous.manifests == fingerprint.manifests);
+        if let (Some(owner), false) = (&other, same_manifest) {
+            return Err(locked(out, owner).hint("it works for another version of the manifest: wait for it or stop it"));
+        }
+        if other.is_none() {
+            remove_temps(&durable, out)?;
+        }
         let journal = journal_folder(out);
         if previous.is_none() && has_records(&journal)? {
             return Err(missing_run_file(out));
@@ -62,7 +78,57 @@ impl RunFolder {
             durable.commit(&[WholeFile { path: run_file(out), bytes: json.as_bytes() }])?;
         }
         durable.make_folder(&journal)?;
-        Ok(RunFolder { out: out.to_path_buf(), durable, previous, _lock: lock })
+        let (alone, opening) = (other.is_none(), Some(opening));
+        Ok(RunFolder { out: out.to_path_buf(), durable, previous, leases, opening, worker: worker_lease, alone })
+    }
+
+    /// Lets other workers open the folder.
+    pub fn opened(&mut self) {
+        self.opening = None;
+    }
+
+    /// Returns whether no other worker was alive when the folder was opened.
+    pub fn was_alone(&self) -> bool {
+        self.alone
+    }
+
+    /// Returns whether no other worker is alive now.
+    ///
+    /// # Errors
+    /// Kind `Storage`.
+    pub fn is_alone(&self) -> Result<bool> {
+        Ok(self.leases.living()?.iter().filter(|(name, _)| is_worker(name)).count() <= 1)
+    }
+
+    /// Claims a shard for this worker; `None` where another living one has it.
+    ///
+    /// # Errors
+    /// Kind `Storage`.
+    pub fn claim(&self, shard: u32) -> Result<Option<Lease>> {
+        let claims = Leases::new(&self.durable, &lease_folder(&self.out));
+        Ok(claims.take_under(&format!("shard-{shard:05}"), &self.worker)?.ok())
+    }
+
+    /// Checks that this process still is the worker it was, before it writes.
+    ///
+    /// # Errors
+    /// Kind `Locked`: another took its place.
+    pub fn check(&self) -> Result<()> {
+        self.worker.check()
+    }
+
+    /// Removes temporary files that a crash left in a folder below the output folder.
+    ///
+    /// # Errors
+    /// Kind `Storage`.
+    pub fn sweep(&self, folder: &str) -> Result<()> {
+        let folder = self.out.join(folder);
+        if folder.is_dir() { self.durable.remove_temps(&folder, 0).map(drop) } else { Ok(()) }
+    }
+
+    /// Returns the folder where images wait for their shards.
+    pub fn spool_folder(&self) -> PathBuf {
+        spool_folder(&self.out)
     }
 
     /// Returns the output folder itself.
@@ -106,23 +172,18 @@ pub fn run_file(out: &Path) -> PathBuf {
     out.join(STATE_FOLDER).join("run.json")
 }
 
-/// Returns who holds `out` right now, or `None` if no live run does.
+/// Returns the folder of `out` where images wait for their shards.
+pub fn spool_folder(out: &Path) -> PathBuf {
+    out.join(STATE_FOLDER).join("spool")
+}
+
+/// Returns the living workers of `out`: names and processes.
 ///
 /// # Errors
-/// Kind `Storage`: the lock file cannot be read.
-pub fn holder(out: &Path) -> Result<Option<String>> {
-    let path = lock_path(out);
-    let file = match File::open(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        other => other.map_err(|error| storage_error("read", &path, 0, error))?,
-    };
-    match file.try_lock_shared() {
-        Ok(()) => Ok(None),
-        Err(fs::TryLockError::WouldBlock) => {
-            fs::read_to_string(&path).map(Some).map_err(|error| storage_error("read", &path, 0, error))
-        }
-        Err(fs::TryLockError::Error(error)) => Err(storage_error("look at the lock", &path, 0, error)),
-    }
+/// Kind `Storage`: the leases cannot be read.
+pub fn workers(out: &Path) -> Result<Vec<(String, Owner)>> {
+    let living = Leases::new(&Durable::default(), &lease_folder(out)).living()?;
+    Ok(living.into_iter().filter(|(name, _)| is_worker(name)).collect())
 }
 
 /// Returns the name of this machine.
@@ -132,8 +193,30 @@ pub fn host() -> String {
     if name.is_empty() { "unknown host".to_string() } else { name }
 }
 
-fn lock_path(out: &Path) -> PathBuf {
-    out.join(STATE_FOLDER).join("lock")
+fn lease_folder(out: &Path) -> PathBuf {
+    out.join(STATE_FOLDER).join("locks")
+}
+
+fn is_worker(lease: &str) -> bool {
+    lease.starts_with("worker")
+}
+
+fn locked(out: &Path, owner: &Owner) -> Error {
+    Error::new(ErrorKind::Locked, "locked", format!("a live run has this folder: {owner}"))
+        .at(Location::file(out))
+        .hint("wait for it or stop it; or give another --out")
+}
+
+/// Takes a lease that others hold for moments only.
+fn wait_for(leases: &Leases, name: &str, out: &Path) -> Result<Lease> {
+    let started = Instant::now();
+    loop {
+        match leases.take(name)? {
+            Ok(lease) => return Ok(lease),
+            Err(owner) if started.elapsed() > OPENING => return Err(locked(out, &owner)),
+            Err(_) => thread::sleep(Duration::from_millis(20)),
+        }
+    }
 }
 
 /// Refuses a folder without our state that holds what we would write, or what a loader would mix with our images.
@@ -163,29 +246,11 @@ fn is_foreign_data(name: &str) -> bool {
 /// Removes what a crash left half-written, in the folders that are ours.
 fn remove_temps(durable: &Durable, out: &Path) -> Result<()> {
     durable.remove_temps(out, 0)?;
-    for ours in [STATE_FOLDER, "images"].map(|name| out.join(name)).iter().filter(|folder| folder.is_dir()) {
+    // Those of `images` go when their shards are claimed: a folder of a million pictures takes long to list.
+    for ours in [STATE_FOLDER, "data"].map(|name| out.join(name)).iter().filter(|folder| folder.is_dir()) {
         durable.remove_temps(ours, 1)?;
     }
     Ok(())
-}
-
-fn take_lock(durable: &Durable, out: &Path) -> Result<File> {
-    let path = lock_path(out);
-    let us = format!("process {} on {}", std::process::id(), host());
-    let mut them = String::new();
-    for attempt in 0..LOCK_TRIES {
-        if attempt > 0 {
-            thread::sleep(Duration::from_millis(20));
-        }
-        match durable.disk().lock(&path, &us).map_err(|error| storage_error("lock", &path, 0, error))? {
-            Lock::Held(file) => return Ok(file),
-            Lock::Busy(holder) => them = holder,
-        }
-    }
-    let them = if them.is_empty() { "another process".to_string() } else { them };
-    Err(Error::new(ErrorKind::Locked, "locked", format!("a live run has this folder: {them}"))
-        .at(Location::file(out))
-        .hint("wait for it or stop it; or give another --out"))
 }
 
 /// Returns what `run.json` says, if it is this run; `None` if there is none.

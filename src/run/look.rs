@@ -93,11 +93,21 @@ pub fn status(out: &Path) -> Result<StatusReport> {
     Ok(StatusReport {
         out: out.display().to_string(),
         model: run.model,
-        live: run_folder::holder(out)?,
+        live: live(out)?,
         done: state.done_count() as u64,
         failed: state.failed_count() as u64,
         last: status::read(out)?,
     })
+}
+
+/// Returns the living workers, as text.
+fn live(out: &Path) -> Result<Option<String>> {
+    let workers = run_folder::workers(out)?;
+    let names = workers.iter().map(|(name, owner)| match name.as_str() {
+        "worker-0-of-1" => owner.to_string(),
+        name => format!("{name}: {owner}"),
+    });
+    Ok((!workers.is_empty()).then(|| names.collect::<Vec<_>>().join(", ")))
 }
 
 impl fmt::Display for StatusReport {

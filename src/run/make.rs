@@ -1,31 +1,28 @@
-//! Loads the networks and lets engine, writer and progress work side by side.
+//! The networks at work: engine and writer side by side, one window of shards after the other.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use crossbeam_channel::bounded;
 use image::RgbImage;
-use indicatif::MultiProgress;
 
-use super::ledger::Ledger;
+use super::catalogue::Catalogue;
 use super::options::{Lanes, RunOptions};
 use super::prepare::Prepared;
 use super::probing::Probing;
-use super::progress::{self, Tally};
+use super::progress::Tally;
 use super::remembered::Remembered;
-use super::report;
 use super::stop::Stop;
 use super::tiling::TilingDecoder;
 use super::writer::Writer;
-use crate::engine::{
-    Counters, Embeddings, Engine, Images, Settings, Starter, TextEncoder, TextPart, VaeDecoder, VaeEncoder,
-};
+use crate::engine::{Embeddings, Engine, Images, Settings, Starter, TextEncoder, TextPart, VaeDecoder, VaeEncoder};
 use crate::error::{Error, ErrorKind, Location, Result};
 use crate::job::ImageTask;
-use crate::journal::Journal;
+use crate::journal::{Journal, Record};
 use crate::onnx::{Networks, OnnxTextEncoder, Runtime, SessionOptions};
-use crate::output::RunFolder;
+use crate::output::spool::Spool;
+use crate::output::{Provenance, RunFolder};
 use crate::pixels::read_rgb;
 use crate::plan::plan;
 
@@ -34,86 +31,79 @@ const OUTCOMES_WAITING: usize = 64;
 /// Pictures per VAE call: more costs memory and gains nothing (ONNX Runtime PR 18273 advises at most 4).
 const VAE_BATCH: usize = 4;
 
-/// What [`make`] did.
-#[derive(Debug, Default)]
-pub struct Made {
-    /// Pictures written.
-    pub images: u64,
-    /// Share of the lanes that was used.
-    pub occupancy: f64,
-    /// UNet calls.
-    pub unet_calls: u64,
-    /// Seconds to load the networks.
-    pub load: f64,
-    /// Seconds to make and write the pictures.
-    pub generate: f64,
-    /// Seconds of it that the writer was busy.
-    pub write: f64,
+/// The networks of a model, loaded.
+pub struct Maker<'a> {
+    prepared: &'a Prepared,
+    options: &'a RunOptions,
+    networks: Networks,
+    settings: Settings,
 }
 
-/// Makes and writes the images of `missing`.
-///
-/// # Errors
-/// Networks cannot be loaded, or storage fails.
-pub fn make(
-    prepared: &Prepared,
-    options: &RunOptions,
-    missing: Vec<ImageTask>,
-    folder: &RunFolder,
-    journal: &mut Journal,
-    ledger: &mut Ledger<'_>,
-    bars: &MultiProgress,
-) -> Result<Made> {
-    let stop = Stop::watch(options.max_runtime, options.drain_timeout)?;
-    let loading = Instant::now();
-    let with_images = missing.iter().any(|task| task.job.image.is_some());
-    let runtime = Runtime::load(options.ort_lib.as_deref())?;
-    let mut networks = load(&runtime, prepared, options, with_images)?;
-    let probing = Probing {
-        spec: &prepared.spec,
-        model_hash: &ledger.provenance().model_hash,
-        device: options.device,
-        onnxruntime: runtime.build_info(),
-        folder,
-    };
-    let settings = probing.safe(&mut networks, settings(prepared, options))?;
-    let model_hash = probing.model_hash;
-    let remembered = Remembered { model_hash, device: options.device, settings, folder };
-    let load = loading.elapsed().as_secs_f64();
-    let Networks { text_encoders, unet, vae_decoder, vae_decoder_fp32, vae_encoder } = &mut networks;
-    let mut vae = TilingDecoder::new(vae_decoder, &prepared.spec, options.vae_tiling)?;
-    let fine_vae = vae_decoder_fp32.as_mut().map(|vae| TilingDecoder::new(vae, &prepared.spec, options.vae_tiling));
-    let mut fine_vae = fine_vae.transpose()?;
-    let plan = plan(missing);
-    let (planned, planned_evaluations) = (plan.images() as u64, plan.lane_evaluations());
-    let counters = Counters { limits: remembered.read(), ..Counters::default() };
-    let tally = Tally { planned, planned_evaluations, engine: counters, ..Tally::default() };
-    let (generating, there) = (Instant::now(), ledger.written());
-    let total = ledger.images();
-    let over = AtomicBool::new(false);
-    let write = std::thread::scope(|scope| {
-        let (sender, outcomes) = bounded(OUTCOMES_WAITING);
-        let (tally, over, remembered) = (&tally, &over, &remembered);
-        let watcher = scope.spawn(move || {
-            let started = Instant::now();
-            let mut tick = |tally: &Tally| {
-                report::write_progress(folder, tally, there, total, started);
-                remembered.write(&tally.engine.limits);
-            };
-            tick(tally);
-            progress::show(tally, bars, over, &mut tick);
-        });
-        let broken = stop.breaker();
-        let provenance = ledger.provenance();
-        let writing = scope.spawn(move || {
-            let written = Writer { folder, provenance, journal, ledger, tally }.write_all(&outcomes);
-            broken.store(written.is_err(), Ordering::Release);
-            written
-        });
+/// Where pictures go, and who watches.
+pub struct Desk<'a> {
+    /// The output folder.
+    pub folder: &'a RunFolder,
+    /// What is written into each picture beside its own row.
+    pub provenance: &'a Provenance,
+    /// What is done.
+    pub journal: &'a Mutex<Journal>,
+    /// When to stop.
+    pub stop: &'a Stop,
+    /// Counts for those who watch.
+    pub tally: &'a Tally,
+    /// Milliseconds that the writer was busy.
+    pub writing: AtomicU64,
+}
+
+impl<'a> Maker<'a> {
+    /// Loads the networks; the VAE's encoder only `with_images`.
+    ///
+    /// # Errors
+    /// Library, device or a network cannot be loaded.
+    pub fn load(
+        prepared: &'a Prepared,
+        options: &'a RunOptions,
+        folder: &RunFolder,
+        with_images: bool,
+        model_hash: &str,
+    ) -> Result<Self> {
+        let runtime = Runtime::load(options.ort_lib.as_deref())?;
+        let mut networks = load(&runtime, prepared, options, with_images)?;
+        let (spec, device, onnxruntime) = (&prepared.spec, options.device, runtime.build_info());
+        let probing = Probing { spec, model_hash, device, onnxruntime, folder };
+        let settings = probing.safe(&mut networks, settings(prepared, options))?;
+        Ok(Maker { prepared, options, networks, settings })
+    }
+
+    /// Makes and writes `tasks`; with `alone`, as the only ones in flight. Returns early where the desk says so.
+    ///
+    /// # Errors
+    /// Storage fails.
+    pub fn make(
+        &mut self,
+        tasks: Vec<ImageTask>,
+        alone: bool,
+        desk: &Desk<'_>,
+        catalogue: &mut Catalogue,
+        spool: Option<&mut Spool>,
+    ) -> Result<()> {
+        let (prepared, options) = (self.prepared, self.options);
+        let (device, settings) = (options.device, self.settings);
+        let model_hash = &desk.provenance.model_hash;
+        let remembered = Remembered { model_hash, device, settings, folder: desk.folder };
+        let counters = &desk.tally.engine;
+        remembered.read_into(&counters.limits);
+        let Networks { text_encoders, unet, vae_decoder, vae_decoder_fp32, vae_encoder } = &mut self.networks;
+        let mut vae = TilingDecoder::new(vae_decoder, &prepared.spec, options.vae_tiling)?;
+        let fine_vae = vae_decoder_fp32.as_mut();
+        let fine_vae = fine_vae.map(|vae| TilingDecoder::new(vae, &prepared.spec, options.vae_tiling));
+        let mut fine_vae = fine_vae.transpose()?;
         let (config, recipe) = (&prepared.scheduler_config, &prepared.spec.recipe);
+        let plan = plan(tasks);
         let embeddings = Embeddings::new(text_parts(text_encoders, prepared), recipe, options.job.prompts, &plan);
         let vae_encoder = vae_encoder.as_mut().map(|encoder| encoder as &mut dyn VaeEncoder);
         let images = Images::new(recipe, vae_encoder, &read_image);
+        let begin = |tasks: &[ImageTask]| desk.begin(tasks, alone);
         let engine = Engine {
             starter: Starter::new(embeddings, images, recipe, config, options.job.noise),
             unet,
@@ -121,24 +111,42 @@ pub fn make(
             fine_vae: fine_vae.as_mut().map(|vae| vae as &mut dyn VaeDecoder),
             latents: &recipe.latents,
             settings,
-            counters: &tally.engine,
+            counters,
+            begin: &begin,
         };
-        engine.generate(&plan, &|| stop.pace(), &sender);
-        drop(sender);
-        let written = writing.join().expect("the writer does not panic");
-        over.store(true, Ordering::Release);
-        watcher.thread().unpark();
+        let Desk { folder, provenance, journal, stop, tally, writing } = desk;
+        let written = std::thread::scope(|scope| {
+            let (sender, outcomes) = bounded(OUTCOMES_WAITING);
+            let broken = stop.breaker();
+            let writer = scope.spawn(move || {
+                let written = Writer { folder, provenance, journal, catalogue, spool, tally }.write_all(&outcomes);
+                broken.store(written.is_err(), Ordering::Release);
+                let busy = written?;
+                writing.fetch_add((1000.0 * busy) as u64, Ordering::Relaxed);
+                Ok(())
+            });
+            engine.generate(&plan, &|| stop.pace(), &sender);
+            drop(sender);
+            writer.join().expect("the writer does not panic")
+        });
+        remembered.write(&counters.limits);
         written
-    })?;
-    remembered.write(&tally.engine.limits);
-    Ok(Made {
-        images: tally.done.load(Ordering::Relaxed),
-        occupancy: tally.occupancy(),
-        unet_calls: tally.engine.unet_calls.load(Ordering::Relaxed),
-        load,
-        generate: generating.elapsed().as_secs_f64(),
-        write,
-    })
+    }
+}
+
+impl Desk<'_> {
+    /// Writes down that work on `tasks` begins; returns whether it could. Not synced: a process that dies leaves what it wrote,
+    /// and after a power cut nobody is to blame.
+    fn begin(&self, tasks: &[ImageTask], alone: bool) -> bool {
+        let keys = tasks.iter().map(ImageTask::key).collect();
+        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = journal.append(&[Record::Begin { keys, alone }]);
+        if let Err(error) = &written {
+            // The writer meets the same fault, and ends the run with it.
+            tracing::warn!("{error}");
+        }
+        written.is_ok()
+    }
 }
 
 fn load(runtime: &Runtime, prepared: &Prepared, options: &RunOptions, with_images: bool) -> Result<Networks> {

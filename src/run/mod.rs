@@ -1,23 +1,32 @@
 //! The one place that knows the order of things: prepare, open the output folder, load the networks, make what is
 //! missing, write it down, sum up.
 
+mod catalogue;
 mod check;
-mod ledger;
+mod crash;
+mod finished;
 pub mod logging;
 mod look;
 mod make;
+mod moves;
+mod night;
 mod options;
 mod prepare;
 mod probing;
 mod progress;
 mod remembered;
 mod report;
+mod seal;
+mod sharding;
 mod sheet;
 mod stop;
 mod summary;
 mod tiling;
 mod writer;
 
+use std::collections::{BTreeSet, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use indicatif::MultiProgress;
@@ -26,19 +35,24 @@ pub use check::{CheckReport, check};
 pub use look::{doctor, inspect, schedule, status};
 pub use options::{DefaultFlags, JobOptions, Lanes, MaxFailed, RunOptions, ScheduleOptions, VaeTiling};
 pub use prepare::{Prepared, Truncation, prepare};
+pub use sharding::Share;
 pub use summary::{Stages, Summary};
 
 use crate::error::Result;
 use crate::job::ImageTask;
-use crate::journal::Journal;
-use crate::output::{ManifestPrint, Provenance, RunFingerprint, RunFolder, status};
-use crate::plan::tasks;
-use ledger::Ledger;
-use make::{Made, make};
+use crate::journal::{Failed, Journal, Record, State};
+use crate::output::disk::{Disk, RealDisk};
+use crate::output::{Durable, ManifestPrint, Provenance, RunFingerprint, RunFolder, status};
+use crate::plan::{lane_evaluations, tasks};
+use catalogue::Catalogue;
+use crash::CrashMark;
+use make::{Desk, Maker};
+use night::Night;
+use progress::Tally;
 use report::{report_bad_rows, report_truncations};
-
-/// Name of this worker's journal file.
-const WORKER: &str = "worker-0";
+use seal::Sealer;
+use sharding::Claims;
+use stop::Stop;
 
 /// Makes the images of a manifest that are not there yet, and returns what came of it. `bars` is where progress is shown.
 ///
@@ -46,54 +60,282 @@ const WORKER: &str = "worker-0";
 /// Whatever keeps the run as a whole from being done: manifest structure, model, device, output folder, storage. Rows
 /// that fail are no error here: they are in the summary, and in `failed.csv`.
 pub fn run(options: RunOptions, bars: &MultiProgress) -> Result<Summary> {
+    run_on(Arc::new(RealDisk), options, bars)
+}
+
+/// Does what [`run`] does, writing through `disk`.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_on(disk: Arc<dyn Disk>, options: RunOptions, bars: &MultiProgress) -> Result<Summary> {
     let started = Instant::now();
+    let stop = Stop::watch(options.max_runtime, options.drain_timeout)?;
+    if let Some(summary) = finished::recognize(&options, started)? {
+        return Ok(summary);
+    }
     let prepared = prepare(&options.job)?;
     report_bad_rows(&prepared.manifest);
     let provenance = provenance(&prepared, &options)?;
     let fingerprint = fingerprint(&prepared, &options, &provenance);
-    let folder = RunFolder::open(&options.out, &fingerprint)?;
-    let (mut journal, state) = Journal::open(&folder.journal_folder(), WORKER)?;
-    let all = tasks(&prepared.jobs, prepared.defaults.seed);
-    let columns = prepared.manifest.extra_columns.clone();
-    let mut ledger = Ledger::new(&folder, &provenance, columns, all, &state);
-    let manifest_changed = folder.previous().is_some_and(|former| former.manifests != fingerprint.manifests);
-    ledger.mark_stale(manifest_changed);
-    let missing = ledger.missing(options.job.limit.unwrap_or(usize::MAX));
-    report_too_long(&prepared, &missing);
-    let skipped = ledger.written();
-    let mut stages = Stages { prepare: started.elapsed().as_secs_f64(), ..Stages::default() };
-    let made = match missing.is_empty() {
-        true => Made::default(),
-        false => make(&prepared, &options, missing, &folder, &mut journal, &mut ledger, bars)?,
-    };
-    let finishing = Instant::now();
-    ledger.write_stale_folders()?;
-    let failed_rows = report::write_failed(&prepared, &ledger, &folder)?;
-    let contact_sheet = sheet::write(&options, &ledger, made.images > 0)?;
-    (stages.load, stages.generate, stages.write) = (made.load, made.generate, made.write);
-    stages.finish = finishing.elapsed().as_secs_f64();
-    let mut summary = Summary {
-        out: options.out.clone(),
-        rows: prepared.manifest.rows,
-        images: ledger.images(),
-        made: made.images,
-        skipped,
-        failed: ledger.failures().len() as u64,
-        left: ledger.images() - ledger.written() - ledger.failures().len() as u64,
-        failed_rows,
-        removed: ledger.removed(),
-        lane_occupancy: made.occupancy,
-        unet_calls: made.unet_calls,
-        seconds: started.elapsed().as_secs_f64(),
-        stages,
-        failed_csv: (failed_rows > 0).then(|| folder.failed_path()),
-        contact_sheet,
-        exit_code: 0,
-    };
-    summary.exit_code = exit_code(&summary, options.max_failed);
-    let state = if summary.left > 0 { status::RunState::Stopped } else { status::RunState::Completed };
-    report::write_status(&folder, &summary, state);
-    Ok(summary)
+    let opened = Opened::open(Durable::on(disk), &prepared, &options, &fingerprint)?;
+    let run = Run { options: &options, prepared: &prepared, provenance: &provenance, stop: &stop, started, bars };
+    run.work(opened)
+}
+
+/// An output folder that is ready for work.
+struct Opened {
+    folder: RunFolder,
+    journal: Journal,
+    state: State,
+    catalogue: Catalogue,
+    session: u32,
+    _crash: CrashMark,
+}
+
+impl Opened {
+    fn open(
+        durable: Durable,
+        prepared: &Prepared,
+        options: &RunOptions,
+        fingerprint: &RunFingerprint,
+    ) -> Result<Opened> {
+        let worker = options.shard.worker();
+        let mut folder = RunFolder::open_on(durable, &options.out, fingerprint, &worker)?;
+        let (mut journal, mut state) = Journal::open_on(folder.durable(), &folder.journal_folder(), &worker)?;
+        if folder.was_alone() && moves::resume(&folder, &mut journal)? {
+            state = crate::journal::read(&folder.journal_folder())?;
+        }
+        let all = tasks(&prepared.jobs, prepared.defaults.seed);
+        let (catalogue, found) = Catalogue::new(options.layout(), all, &state, options.retry_failed);
+        if !found.is_empty() {
+            tracing::info!("{} pictures are those of rows that have moved: they get their new names", found.len());
+            moves::apply(&folder, &mut journal, &catalogue, &found)?;
+        }
+        let session = state.session();
+        let crash = CrashMark::install(journal.path())?;
+        folder.opened();
+        Ok(Opened { folder, journal, state, catalogue, session, _crash: crash })
+    }
+}
+
+/// What a run is given.
+struct Run<'a> {
+    options: &'a RunOptions,
+    prepared: &'a Prepared,
+    provenance: &'a Provenance,
+    stop: &'a Stop,
+    started: Instant,
+    bars: &'a MultiProgress,
+}
+
+impl Run<'_> {
+    fn work(&self, opened: Opened) -> Result<Summary> {
+        let Opened { folder, journal, state, mut catalogue, session, _crash } = opened;
+        let journal = Mutex::new(journal);
+        self.write_convicted(&journal, &catalogue, &state)?;
+        let own: BTreeSet<u32> = catalogue.shards().filter(|shard| self.options.shard.owns(*shard)).collect();
+        let to_make = self.to_make(&catalogue, &own);
+        report_too_long(self.prepared, &to_make);
+        report::warn_of_full_disk(&folder, &catalogue, &to_make);
+        let counts = Counts { images: images_in(&catalogue, &own), skipped: made_in(&catalogue, &own) };
+        let (planned, planned_evaluations) = (to_make.len() as u64, lane_evaluations(&to_make));
+        let with_images = to_make.iter().any(|task| task.job.image.is_some());
+        drop(to_make);
+        let tally = Tally { planned, planned_evaluations, ..Tally::default() };
+        let (provenance, stop) = (self.provenance, self.stop);
+        let desk =
+            Desk { folder: &folder, provenance, journal: &journal, stop, tally: &tally, writing: AtomicU64::new(0) };
+        let columns = self.prepared.manifest.extra_columns.clone();
+        let sealed = state.all_sealed().map(|sealed| (sealed.shard, sealed.clone())).collect();
+        // The journal's view takes as much memory as the catalogue, which has all of it that matters.
+        drop(state);
+        let sealer = Sealer { folder: &folder, provenance, columns: &columns, journal: &journal, sealed };
+        let mut stages = Stages { prepare: self.started.elapsed().as_secs_f64(), ..Stages::default() };
+        let load = || Maker::load(self.prepared, self.options, &folder, with_images, &provenance.model_hash);
+        let working = Instant::now();
+        let mut night = Night {
+            desk: &desk,
+            sealer,
+            catalogue: &mut catalogue,
+            share: self.options.shard,
+            claims: Claims::default(),
+            scope: own,
+            load: &load,
+            loading: 0.0,
+            maker: None,
+            limit: self.options.job.limit.unwrap_or(usize::MAX),
+            session,
+            spools: 0,
+        };
+        let worked = self.watched(&folder, &tally, &counts, || night.work());
+        let Night { scope, sealer, catalogue, loading, claims, .. } = night;
+        drop(claims);
+        write_stopped(&journal);
+        if let Err(error) = worked {
+            report::write_failure(&folder, &tally, counts.skipped, counts.images);
+            return Err(error);
+        }
+        stages.load = loading;
+        stages.generate = working.elapsed().as_secs_f64() - loading;
+        stages.write = desk.writing.load(Ordering::Relaxed) as f64 / 1000.0;
+        let ended = Ended { folder: &folder, catalogue, scope: &scope, tally: &tally, stages, sealer };
+        self.finish(ended)
+    }
+
+    /// Does `work` while progress is shown and written.
+    fn watched(
+        &self,
+        folder: &RunFolder,
+        tally: &Tally,
+        counts: &Counts,
+        work: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let over = AtomicBool::new(false);
+        let Counts { skipped, images } = *counts;
+        std::thread::scope(|scope| {
+            let over = &over;
+            let watcher = scope.spawn(move || {
+                let started = Instant::now();
+                let mut tick = |tally: &Tally| report::write_progress(folder, tally, skipped, images, started);
+                if tally.planned > 0 {
+                    tick(tally);
+                }
+                progress::show(tally, self.bars, over, &mut tick);
+            });
+            let worked = work();
+            over.store(true, Ordering::Release);
+            watcher.thread().unpark();
+            worked
+        })
+    }
+
+    /// Returns the images that this worker will make, as far as can be known now.
+    fn to_make(&self, catalogue: &Catalogue, own: &BTreeSet<u32>) -> Vec<ImageTask> {
+        let missing = |shard: &u32| catalogue.missing(*shard, false).chain(catalogue.missing(*shard, true));
+        own.iter().flat_map(missing).take(self.options.job.limit.unwrap_or(usize::MAX)).cloned().collect()
+    }
+
+    /// Writes down which images were found to kill the process.
+    fn write_convicted(&self, journal: &Mutex<Journal>, catalogue: &Catalogue, state: &State) -> Result<()> {
+        let new = catalogue.failures().iter().filter_map(|(ordinal, failure)| {
+            let task = &catalogue.images()[*ordinal as usize].task;
+            let key = task.key();
+            if !self.options.shard.owns(catalogue.image(task).shard)
+                || state.failed(&key).is_some_and(|it| it.code == failure.code)
+            {
+                return None;
+            }
+            tracing::warn!("{key}: {}", failure.message);
+            let (code, message) = (failure.code.clone(), failure.message.clone());
+            Some(Record::Failed(Failed { key, row_hash: crate::journal::Digest(task.row_hash()), code, message }))
+        });
+        let records: Vec<Record> = new.collect();
+        let mut journal = journal.lock().unwrap_or_else(PoisonError::into_inner);
+        journal.append(&records)?;
+        journal.sync()
+    }
+
+    fn finish(&self, ended: Ended<'_>) -> Result<Summary> {
+        let finishing = Instant::now();
+        let Ended { folder, catalogue, scope, tally, mut stages, sealer } = ended;
+        let in_scope = |ordinal: &u64| scope.contains(&catalogue.images()[*ordinal as usize].shard);
+        let failed = catalogue.failures().keys().filter(|ordinal| in_scope(ordinal)).count() as u64;
+        let (images, made) = (images_in(catalogue, scope), made_in(catalogue, scope));
+        let failed_rows = report::write_failed(self.prepared, catalogue, folder)?;
+        let contact_sheet = sheet::write(self.options, catalogue, tally.done.load(Ordering::Relaxed) > 0)?;
+        stages.finish = finishing.elapsed().as_secs_f64();
+        let mut summary = Summary {
+            out: self.options.out.clone(),
+            rows: self.prepared.manifest.rows,
+            images,
+            made: tally.done.load(Ordering::Relaxed),
+            skipped: made.saturating_sub(tally.done.load(Ordering::Relaxed)),
+            failed,
+            left: images - made - failed,
+            suspect: catalogue.suspects(),
+            failed_rows,
+            removed: catalogue.removed().len() as u64,
+            lane_occupancy: tally.occupancy(),
+            unet_calls: tally.engine.unet_calls.load(Ordering::Relaxed),
+            seconds: self.started.elapsed().as_secs_f64(),
+            stages,
+            failed_csv: (failed_rows > 0).then(|| folder.failed_path()),
+            contact_sheet,
+            exit_code: 0,
+        };
+        summary.exit_code = exit_code(&summary, self.options.max_failed);
+        let state = if summary.left > 0 { status::RunState::Stopped } else { status::RunState::Completed };
+        report::write_status(folder, &summary, state);
+        self.tidy(folder, catalogue, &sealer, &summary)?;
+        Ok(summary)
+    }
+
+    /// Where everything is done: removes what only waited, and leaves a note by which the next start knows.
+    fn tidy(&self, folder: &RunFolder, catalogue: &Catalogue, sealer: &Sealer<'_>, summary: &Summary) -> Result<()> {
+        let complete =
+            catalogue.shards().all(|shard| catalogue.is_settled(shard) && !sealer.is_stale(catalogue, shard));
+        if !complete || !folder.is_alone()? {
+            return Ok(());
+        }
+        remove_spool(folder, catalogue)?;
+        if catalogue.failures().is_empty() && self.prepared.manifest.errors.is_empty() {
+            finished::write(self.options, self.prepared, folder, sealer, summary)?;
+        }
+        Ok(())
+    }
+}
+
+/// A night that is over.
+struct Ended<'a> {
+    folder: &'a RunFolder,
+    catalogue: &'a Catalogue,
+    scope: &'a BTreeSet<u32>,
+    tally: &'a Tally,
+    stages: Stages,
+    sealer: Sealer<'a>,
+}
+
+/// Images of this worker's shards, and those that were there before.
+struct Counts {
+    images: u64,
+    skipped: u64,
+}
+
+fn images_in(catalogue: &Catalogue, shards: &BTreeSet<u32>) -> u64 {
+    shards.iter().map(|shard| catalogue.shard(*shard).count() as u64).sum()
+}
+
+fn made_in(catalogue: &Catalogue, shards: &BTreeSet<u32>) -> u64 {
+    let made = |shard: &u32| catalogue.shard(*shard).filter(|image| image.made.is_some()).count() as u64;
+    shards.iter().map(made).sum()
+}
+
+/// The run ends in good order, so what it had begun is not to blame for anything. Where even that cannot be written, the next
+/// run counts it as a death without a trace.
+fn write_stopped(journal: &Mutex<Journal>) {
+    let mut journal = journal.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Err(error) = journal.append(&[Record::Stopped]).and_then(|()| journal.sync()) {
+        tracing::warn!("{error}");
+    }
+}
+
+/// Removes the files of the spool, but for those that hold pictures which no row asks for any more.
+fn remove_spool(folder: &RunFolder, catalogue: &Catalogue) -> Result<()> {
+    let kept: HashSet<&str> = catalogue
+        .removed()
+        .iter()
+        .filter_map(|removed| removed.image.spool.as_ref())
+        .map(|(file, _)| &**file)
+        .collect();
+    let Ok(entries) = std::fs::read_dir(folder.spool_folder()) else { return Ok(()) };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let keep = name.to_str().is_none_or(|name| kept.contains(name) || name.ends_with(".unpacked"));
+        if !keep {
+            folder.durable().remove(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn exit_code(summary: &Summary, max_failed: Option<MaxFailed>) -> u8 {
@@ -125,7 +367,8 @@ fn fingerprint(prepared: &Prepared, options: &RunOptions, provenance: &Provenanc
         prompt_syntax: options.job.prompts.syntax.to_string(),
         long_prompt: options.job.prompts.long.to_string(),
         vae_tiling: options.vae_tiling == VaeTiling::On,
-        format: "imagefolder".to_string(),
+        format: options.format.name().to_string(),
+        shard_size: options.shard_size,
         manifests: vec![ManifestPrint {
             path: paths.join(", "),
             hash: prepared.manifest.hash.clone(),

@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::sharding::Share;
 use crate::engine::PromptStyle;
 use crate::manifest;
 use crate::noise::NoiseKind;
 use crate::onnx::Device;
+use crate::output::layout::{Format, Layout};
 
 /// Values for cells that a manifest leaves empty, where the caller gives any.
 #[derive(Debug, Clone, Default)]
@@ -81,6 +83,21 @@ pub struct RunOptions {
     pub vae_tiling: VaeTiling,
     /// Where to write a contact sheet.
     pub contact_sheet: Option<PathBuf>,
+    /// How images are kept.
+    pub format: Format,
+    /// Images of a shard.
+    pub shard_size: u32,
+    /// Which of several workers this is.
+    pub shard: Share,
+    /// Also try images again that killed the process before.
+    pub retry_failed: bool,
+}
+
+impl RunOptions {
+    /// Returns the layout of the output folder.
+    pub fn layout(&self) -> Layout {
+        Layout { format: self.format, extension: "png", shard_size: self.shard_size }
+    }
 }
 
 /// What `schedule` takes.

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::ledger::Ledger;
+use super::catalogue::{Catalogue, Failure};
 use super::prepare::{Prepared, Truncation};
 use super::progress::Tally;
 use super::summary::Summary;
-use crate::error::{Error, Result};
-use crate::job::{ImageInput, Job};
+use crate::error::Result;
+use crate::job::{ImageInput, ImageTask, Job};
 use crate::manifest::Manifest;
 use crate::output::failed::{self, FailedRow};
 use crate::output::status::{self, RunState, Status};
-use crate::output::{RunFolder, run_folder};
+use crate::output::{RunFolder, durable, run_folder};
 
 /// Rows that are named one by one; of more, only the number is told.
 const NAMED: usize = 20;
@@ -47,30 +47,57 @@ pub fn report_truncations(truncations: &[Truncation]) {
     }
 }
 
+/// Says so where the pictures to come may not fit on the disk. Their size is guessed from those that are there, else from what
+/// such pictures mostly take.
+pub fn warn_of_full_disk(folder: &RunFolder, catalogue: &Catalogue, to_make: &[ImageTask]) {
+    let pixels = |task: &ImageTask| u64::from(task.job.width) * u64::from(task.job.height);
+    let there = catalogue.images().iter().filter_map(|image| Some((pixels(&image.task), image.made.as_ref()?.bytes)));
+    let (made_pixels, made_bytes) = there.take(1000).fold((0, 0), |(p, b), (pixels, bytes)| (p + pixels, b + bytes));
+    let per_pixel = if made_pixels > 0 { made_bytes as f64 / made_pixels as f64 } else { BYTES_PER_PIXEL };
+    let kept_twice =
+        if catalogue.layout().format.is_packed() { 8 * u64::from(catalogue.layout().shard_size) } else { 0 };
+    let all: u64 = to_make.iter().map(pixels).sum();
+    let twice: u64 = to_make.iter().take(kept_twice as usize).map(pixels).sum();
+    let needed = ((all + twice) as f64 * per_pixel) as u64;
+    let Some(free) = durable::free_bytes(folder.path()) else { return };
+    if needed > free {
+        let mib = |bytes: u64| bytes >> 20;
+        tracing::warn!(
+            "{} more pictures take about {} MiB, and {} MiB are free: the disk will be full before the end",
+            to_make.len(),
+            mib(needed),
+            mib(free)
+        );
+    }
+}
+
+/// Bytes per pixel of a PNG of a photograph, about.
+const BYTES_PER_PIXEL: f64 = 1.6;
+
 /// Writes `failed.csv` (or removes it where nothing failed); returns how many rows failed.
 ///
 /// # Errors
 /// Storage fails.
-pub fn write_failed(prepared: &Prepared, ledger: &Ledger<'_>, folder: &RunFolder) -> Result<u64> {
+pub fn write_failed(prepared: &Prepared, catalogue: &Catalogue, folder: &RunFolder) -> Result<u64> {
     let manifest = &prepared.manifest;
     let mut rows: BTreeMap<u64, FailedRow> = BTreeMap::new();
     for row in &manifest.errors {
         if let Some(error) = row.errors.first() {
-            rows.insert(row.row, failed_row(row.key.clone(), row.cells.clone(), error));
+            let (code, message) = (error.code().to_string(), error.to_string());
+            rows.insert(row.row, FailedRow { key: row.key.clone(), cells: row.cells.clone(), code, message });
         }
     }
-    let failures = ledger.failed_rows();
-    for job in prepared.jobs.iter().filter(|job| failures.contains_key(&job.row)) {
+    let mut failures: Vec<_> = catalogue.failures().iter().collect();
+    failures.sort_unstable_by_key(|(ordinal, _)| **ordinal);
+    for (ordinal, Failure { code, message }) in failures {
+        let job = &catalogue.images()[*ordinal as usize].task.job;
         let cells = manifest.columns.iter().map(|column| cell(job, column)).collect();
-        rows.insert(job.row, failed_row(job.key(), cells, failures[&job.row]));
+        let row = FailedRow { key: job.key(), cells, code: code.clone(), message: message.clone() };
+        rows.entry(job.row).or_insert(row);
     }
     let rows: Vec<FailedRow> = rows.into_values().collect();
     failed::write(folder.durable(), &folder.failed_path(), &manifest.columns, &rows)?;
     Ok(rows.len() as u64)
-}
-
-fn failed_row(key: String, cells: Vec<String>, error: &Error) -> FailedRow {
-    FailedRow { key, cells, code: error.code().to_string(), message: error.to_string() }
 }
 
 /// Returns what stands in `column` for `job`, defaults filled in. A derived seed stays empty: it is derived again.
@@ -139,6 +166,12 @@ pub fn write_progress(folder: &RunFolder, tally: &Tally, there: u64, total: u64,
     let done = there + tally.done.load(Ordering::Relaxed);
     let failed = tally.failed.load(Ordering::Relaxed);
     write(folder, RunState::InProgress, total, done, failed, rate, eta);
+}
+
+/// Replaces `status.json` after an error that ended the run.
+pub fn write_failure(folder: &RunFolder, tally: &Tally, there: u64, total: u64) {
+    let done = there + tally.done.load(Ordering::Relaxed);
+    write(folder, RunState::Failed, total, done, tally.failed.load(Ordering::Relaxed), 0.0, None);
 }
 
 /// Replaces `status.json` at the end.

@@ -2,10 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::ledger::Ledger;
+use super::catalogue::{Catalogue, Image};
 use super::options::RunOptions;
 use crate::error::{Error, Result};
-use crate::job::ImageTask;
 use crate::output::contact_sheet::{self, SheetItem};
 use crate::output::durable::{Durable, WholeFile};
 use crate::output::png;
@@ -18,15 +17,16 @@ const PICTURES: usize = 100;
 ///
 /// # Errors
 /// A picture cannot be read, or the sheet cannot be written.
-pub fn write(options: &RunOptions, ledger: &Ledger<'_>, changed: bool) -> Result<Option<PathBuf>> {
+pub fn write(options: &RunOptions, catalogue: &Catalogue, changed: bool) -> Result<Option<PathBuf>> {
     let Some(path) = &options.contact_sheet else { return Ok(None) };
-    let pictures = ledger.pictures(PICTURES);
+    let there = catalogue.images().iter().filter(|image| image.made.is_some());
+    let pictures: Vec<&Image> = there.take(PICTURES).collect();
     if pictures.is_empty() || (!changed && path.exists()) {
         return Ok(path.exists().then(|| path.clone()));
     }
     let mut thumbnails = Vec::with_capacity(pictures.len());
-    for (task, file_name) in pictures {
-        thumbnails.push(thumbnail(options, task, file_name)?);
+    for image in pictures {
+        thumbnails.push(thumbnail(options, catalogue, image)?);
     }
     let sheet = png::encode_plain(&contact_sheet::render(&thumbnails, columns(thumbnails.len())))?;
     let durable = Durable::default();
@@ -37,8 +37,8 @@ pub fn write(options: &RunOptions, ledger: &Ledger<'_>, changed: bool) -> Result
     Ok(Some(path.clone()))
 }
 
-fn thumbnail(options: &RunOptions, task: &ImageTask, file_name: &str) -> Result<SheetItem> {
-    let path = options.out.join(file_name);
+fn thumbnail(options: &RunOptions, catalogue: &Catalogue, image: &Image) -> Result<SheetItem> {
+    let (path, task) = (options.out.join(catalogue.path(image)), &image.task);
     let image =
         image::open(&path).map_err(|error| Error::storage("read", &path, std::io::Error::other(error)))?.to_rgb8();
     let job = &*task.job;

@@ -22,6 +22,8 @@ pub struct Summary {
     pub failed: u64,
     /// Images that are still to be made.
     pub left: u64,
+    /// Pictures that look like none (of one colour), kept and marked in the metadata.
+    pub suspect: u64,
     /// Rows with at least one failed image, and rows that were bad to begin with.
     pub failed_rows: u64,
     /// Images of former runs whose rows are no longer in the manifest.
@@ -76,6 +78,9 @@ impl fmt::Display for Summary {
         }
         if let Some(failed) = &self.failed_csv {
             write!(f, "\nfailed rows    {} ({})", self.failed_rows, failed.display())?;
+        }
+        if self.suspect > 0 {
+            write!(f, "\nto look at     {} pictures of one colour (status `suspect` in the metadata)", self.suspect)?;
         }
         if self.removed > 0 {
             write!(f, "\nnot in the manifest any more: {} images (kept)", self.removed)?;

@@ -4,40 +4,50 @@
 //! calls done has its picture on disk, whatever happens in between.
 
 use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 use rayon::prelude::*;
 
-use super::ledger::{Ledger, row_hash};
+use super::catalogue::{Catalogue, Failure, Made};
 use super::progress::Tally;
 use crate::engine::{Generated, Outcome};
 use crate::error::{Error, Result};
 use crate::job::ImageTask;
-use crate::journal::{Digest, Done, Failed, Journal, Record};
+use crate::journal::{Digest, Failed, Journal, Record};
+use crate::output::spool::Spool;
 use crate::output::{Parameters, Provenance, RunFolder, WholeFile, png};
 use crate::scheduler::a1111_name;
 
 /// Most pictures in a group.
-const GROUP: usize = 256;
+const GROUP: usize = 512;
 /// How long a finished picture waits for company. One group costs two or three disk syncs, however large it is.
 const PATIENCE: Duration = Duration::from_millis(250);
 
 /// What the writing thread needs.
-pub struct Writer<'a, 'l> {
+pub struct Writer<'a> {
     /// Where pictures go.
     pub folder: &'a RunFolder,
     /// What is written into each picture beside its own row.
     pub provenance: &'a Provenance,
     /// What is done.
-    pub journal: &'a mut Journal,
+    pub journal: &'a Mutex<Journal>,
     /// Every image of the run and what became of it.
-    pub ledger: &'a mut Ledger<'l>,
+    pub catalogue: &'a mut Catalogue,
+    /// Where pictures wait for their shards, in layouts whose files hold many.
+    pub spool: Option<&'a mut Spool>,
     /// Counts for those who watch.
     pub tally: &'a Tally,
 }
 
-impl Writer<'_, '_> {
+struct Encoded {
+    task: ImageTask,
+    bytes: Vec<u8>,
+    suspect: bool,
+}
+
+impl Writer<'_> {
     /// Writes what comes in until the channel closes; returns the seconds spent encoding and writing.
     ///
     /// # Errors
@@ -57,64 +67,78 @@ impl Writer<'_, '_> {
         let (mut pictures, mut failures) = (Vec::new(), Vec::new());
         for outcome in group {
             match outcome {
-                Outcome::Done(generated) => {
-                    if generated.is_suspect() {
-                        tracing::warn!("{}: the picture is all of one colour; it is kept", generated.task.key);
-                    }
-                    pictures.push(generated);
-                }
+                Outcome::Done(generated) => pictures.push(generated),
                 Outcome::Failed(task, error) => failures.push((task, error)),
             }
         }
-        let written = self.write_pictures(pictures)?;
-        self.write_records(&written, &failures)?;
-        self.tally.done.fetch_add(written.len() as u64, Ordering::Relaxed);
+        let encoded = self.encode(pictures)?;
+        self.folder.check()?;
+        let made = self.write_pictures(&encoded)?;
+        self.write_records(&encoded, &made, &failures)?;
+        self.tally.done.fetch_add(made.len() as u64, Ordering::Relaxed);
         self.tally.failed.fetch_add(failures.len() as u64, Ordering::Relaxed);
-        for (task, done) in written {
-            self.ledger.done(&task, &done);
+        for (picture, made) in encoded.iter().zip(made) {
+            self.catalogue.done(&picture.task, made);
         }
         for (task, error) in failures {
-            tracing::warn!("{}: {error}", task.key);
-            self.ledger.failed(&task, error);
+            tracing::warn!("{}: {error}", task.key());
+            self.catalogue.failed(&task, Failure { code: error.code().to_string(), message: error.to_string() });
         }
-        self.ledger.write_complete_folders()
+        Ok(())
     }
 
-    fn write_pictures(&self, pictures: Vec<Generated>) -> Result<Vec<(ImageTask, Done)>> {
-        let encoded: Vec<(ImageTask, Vec<u8>)> = pictures
+    fn encode(&self, pictures: Vec<Generated>) -> Result<Vec<Encoded>> {
+        pictures
             .into_par_iter()
-            .map(|Generated { task, image, .. }| {
+            .map(|generated| {
+                let suspect = generated.is_suspect();
+                let Generated { task, image, .. } = generated;
+                if suspect {
+                    tracing::warn!("{}: the picture is all of one colour; it is kept", task.key());
+                }
                 let parameters = Parameters::new(&task, self.provenance, a1111_name(&task.job.scheduler));
-                png::encode(&image, &parameters).map(|bytes| (task, bytes))
+                Ok(Encoded { bytes: png::encode(&image, &parameters)?, task, suspect })
             })
-            .collect::<Result<_>>()?;
-        let path = |task: &ImageTask| self.folder.path().join(self.ledger.file_name(task));
-        let files: Vec<_> = encoded.iter().map(|(task, bytes)| WholeFile { path: path(task), bytes }).collect();
-        self.folder.durable().commit(&files)?;
-        Ok(encoded.into_iter().map(|(task, bytes)| self.record(task, &bytes)).collect())
+            .collect()
     }
 
-    fn record(&self, task: ImageTask, bytes: &[u8]) -> (ImageTask, Done) {
-        let done = Done {
-            key: task.key.clone(),
-            row_hash: row_hash(&task),
-            file_name: self.ledger.file_name(&task).to_string(),
-            bytes: bytes.len() as u64,
-            blake3: Digest(*blake3::hash(bytes).as_bytes()),
-            seed: task.seed,
+    /// Makes the pictures durable, each in its own file or all in the spool.
+    fn write_pictures(&mut self, encoded: &[Encoded]) -> Result<Vec<Made>> {
+        let made = |picture: &Encoded, spool| Made {
+            bytes: picture.bytes.len() as u64,
+            blake3: Digest(*blake3::hash(&picture.bytes).as_bytes()),
+            suspect: picture.suspect,
+            spool,
         };
-        (task, done)
+        if let Some(spool) = &mut self.spool {
+            let bytes: Vec<&[u8]> = encoded.iter().map(|picture| &picture.bytes[..]).collect();
+            let offsets = spool.append(&bytes)?;
+            spool.sync()?;
+            let places = offsets.into_iter().map(|offset| Some((spool.name().clone(), offset)));
+            return Ok(encoded.iter().zip(places).map(|(picture, place)| made(picture, place)).collect());
+        }
+        let path =
+            |picture: &Encoded| self.folder.path().join(self.catalogue.path(self.catalogue.image(&picture.task)));
+        let files: Vec<_> =
+            encoded.iter().map(|picture| WholeFile { path: path(picture), bytes: &picture.bytes }).collect();
+        self.folder.durable().commit(&files)?;
+        Ok(encoded.iter().map(|picture| made(picture, None)).collect())
     }
 
-    fn write_records(&mut self, written: &[(ImageTask, Done)], failures: &[(ImageTask, Error)]) -> Result<()> {
-        let done = written.iter().map(|(_, done)| Record::Done(done.clone()));
+    fn write_records(&self, encoded: &[Encoded], made: &[Made], failures: &[(ImageTask, Error)]) -> Result<()> {
+        let done = encoded
+            .iter()
+            .zip(made)
+            .map(|(picture, made)| Record::Done(self.catalogue.record(self.catalogue.image(&picture.task), made)));
         let failed = failures.iter().map(|(task, error)| {
             let (code, message) = (error.code().to_string(), error.to_string());
-            Record::Failed(Failed { key: task.key.clone(), row_hash: row_hash(task), code, message })
+            Record::Failed(Failed { key: task.key(), row_hash: Digest(task.row_hash()), code, message })
         });
         let records: Vec<Record> = done.chain(failed).collect();
-        self.journal.append(&records)?;
-        self.journal.sync()
+        // A panic elsewhere leaves the journal as it is after a whole record.
+        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        journal.append(&records)?;
+        journal.sync()
     }
 }
 

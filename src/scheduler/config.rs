@@ -129,6 +129,12 @@ impl SchedulerConfig {
             || self.says("prediction_type", r#""flow_prediction""#)
     }
 
+    /// Returns whether the algorithm spaces the levels of flow matching itself (`use_flow_sigmas`), rather than take those that
+    /// a pipeline hands it.
+    pub fn has_own_flow_sigmas(&self) -> bool {
+        !self.class_name.starts_with(FLOW_CLASSES) && self.says("use_flow_sigmas", "true")
+    }
+
     /// Sets the fields with which the selected algorithm samples the kind of model that `before` was.
     fn keep_flow(&mut self, before: &SchedulerConfig) -> Result<()> {
         let for_flow = self.class_name.starts_with(FLOW_CLASSES);

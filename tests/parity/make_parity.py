@@ -125,6 +125,8 @@ def make(pipes, config, row, task, folder):
     pipe = pipes[task]
     if row["scheduler"]:
         class_name, extra = table.SCHEDULERS[row["scheduler"]]
+        if config["_class_name"].startswith("FlowMatch") and not class_name.startswith("FlowMatch"):
+            extra = {**extra, **table.FLOW, "flow_shift": config["shift"]}
         pipe.scheduler = getattr(diffusers, class_name).from_config(config, **extra)
     else:
         pipe.scheduler = getattr(diffusers, config["_class_name"]).from_config(config)

@@ -21,6 +21,9 @@ SCHEDULERS = {
     "edm_dpmpp_2m": ("EDMDPMSolverMultistepScheduler", {}), "flow_euler": ("FlowMatchEulerDiscreteScheduler", {}),
     "flow_heun": ("FlowMatchHeunDiscreteScheduler", {}),
 }
+# What a user of diffusers sets, and nightshift by itself, to sample a model of flow matching by an algorithm that is not for
+# flow matching alone; `flow_shift` is the model's `shift`.
+FLOW = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
 PLAIN = [name for name in SCHEDULERS if not name.startswith("flow")]
 
 COLUMNS = (
@@ -182,6 +185,7 @@ def sd3():
            negative_prompt_2="gray", negative_prompt_3="watermark")
     r.text("", note="clip_skip 1", clip_skip=1)
     r.img2img("", "", "")
+    r.text("dpmpp_2m", "unipc", "deis")
     return r.made
 
 
@@ -198,6 +202,7 @@ def flux():
     r.text("", note="guidance 1", guidance_scale=1.0)
     r.text("", note="prompt_2", prompt_2=PROMPTS[3])
     r.img2img("", "", "", **SIZE)
+    r.text("dpmpp_2m", "unipc", "deis")
     return r.made
 
 

@@ -1,0 +1,111 @@
+//! Which file holds which image: shards of a fixed number of images in manifest order, in one of three layouts.
+//!
+//! A shard is what one worker makes, and what becomes visible as one: a folder with its metadata, a tar, a Parquet file. Which
+//! shard an image belongs to follows from its place in the manifest at the time it is first made, and stays so; names come
+//! from keys and never from words of a prompt.
+
+use clap::ValueEnum;
+
+use super::imagefolder;
+
+/// How images are kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// `images/00000/KEY.png` and `metadata.parquet` in each folder.
+    #[default]
+    Imagefolder,
+    /// `000000.tar`: picture, prompt (`txt`) and parameters (`json`) of each image.
+    Webdataset,
+    /// `data/train-00000-of-00042.parquet`: parameters, and the picture itself in the column `image`.
+    Parquet,
+}
+
+impl Format {
+    /// Returns its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::Imagefolder => "imagefolder",
+            Format::Webdataset => "webdataset",
+            Format::Parquet => "parquet",
+        }
+    }
+
+    /// Returns whether images wait in the spool until their shard is complete.
+    pub fn is_packed(self) -> bool {
+        self != Format::Imagefolder
+    }
+}
+
+/// Layout of an output folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layout {
+    /// How images are kept.
+    pub format: Format,
+    /// End of a picture's name, such as `png`.
+    pub extension: &'static str,
+    /// Images of a shard.
+    pub shard_size: u32,
+}
+
+impl Layout {
+    /// Returns the shard of the `ordinal`-th image.
+    pub fn shard_of(&self, ordinal: u64) -> u32 {
+        u32::try_from(ordinal / u64::from(self.shard_size.max(1))).expect("fewer images than fit into memory")
+    }
+
+    /// Returns the path of the image `key` relative to `OUT`; in a packed layout, of its place in the shard's file.
+    pub fn image_path(&self, shard: u32, key: &str) -> String {
+        match self.format {
+            Format::Imagefolder => format!("images/{shard:05}/{}.{}", imagefolder::file_stem(key), self.extension),
+            Format::Webdataset => format!("{shard:06}.tar/{key}.{}", self.extension),
+            Format::Parquet => format!("data/train-{shard:05}/{key}.{}", self.extension),
+        }
+    }
+
+    /// Returns the shard that [`Layout::image_path`] has put into `path`.
+    pub fn shard_in(&self, path: &str) -> Option<u32> {
+        let (folder, _) = path.rsplit_once('/')?;
+        let number = match self.format {
+            Format::Imagefolder => folder.strip_prefix("images/")?,
+            Format::Webdataset => folder.strip_suffix(".tar")?,
+            Format::Parquet => folder.strip_prefix("data/train-")?,
+        };
+        number.parse().ok()
+    }
+
+    /// Returns the path of a shard's file relative to `OUT`: its metadata, tar or Parquet file. `shards` is how many there are.
+    pub fn shard_path(&self, shard: u32, shards: u32) -> String {
+        match self.format {
+            Format::Imagefolder => format!("images/{shard:05}/metadata.parquet"),
+            Format::Webdataset => format!("{shard:06}.tar"),
+            Format::Parquet => format!("data/train-{shard:05}-of-{shards:05}.parquet"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn an_image_is_found_in_its_shard() {
+        for format in [Format::Imagefolder, Format::Webdataset, Format::Parquet] {
+            let layout = Layout { format, extension: "png", shard_size: 1000 };
+            assert_eq!((layout.shard_of(999), layout.shard_of(1000)), (0, 1));
+            let path = layout.image_path(123_456, "cat_test");
+            assert_eq!(layout.shard_in(&path), Some(123_456), "{path}");
+            assert_eq!(layout.shard_in("elsewhere/x.png"), None);
+        }
+    }
+
+    #[test]
+    fn paths_are_those_that_loaders_expect() {
+        let layout = |format| Layout { format, extension: "jpg", shard_size: 10 };
+        let paths = |format| (layout(format).image_path(3, "a_test"), layout(format).shard_path(3, 42));
+        let own = |a: &str, b: &str| (a.to_string(), b.to_string());
+        assert_eq!(paths(Format::Imagefolder), own("images/00003/a_test~.jpg", "images/00003/metadata.parquet"));
+        assert_eq!(paths(Format::Webdataset), own("000003.tar/a_test.jpg", "000003.tar"));
+        assert_eq!(paths(Format::Parquet), own("data/train-00003/a_test.jpg", "data/train-00003-of-00042.parquet"));
+    }
+}

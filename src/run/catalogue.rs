@@ -1,0 +1,356 @@
+//! Every image of the run and what became of it, shard by shard.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use crate::job::ImageTask;
+use crate::journal::{Blake3, Digest, Done, DoneImage, RowHash, SpoolPlace, State, Verdict};
+use crate::output::layout::Layout;
+use crate::output::metadata::MetadataRow;
+
+/// A picture that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Made {
+    /// Size of its file.
+    pub bytes: u64,
+    /// Hash of its file.
+    pub blake3: Blake3,
+    /// Whether it looks like no picture.
+    pub suspect: bool,
+    /// Where its bytes wait for its shard: file of the spool, first byte.
+    pub spool: Option<(Arc<str>, u64)>,
+}
+
+/// An image of the run.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// What is asked for.
+    pub task: ImageTask,
+    /// The shard that it belongs to.
+    pub shard: u32,
+    /// The picture, once it is there.
+    pub made: Option<Made>,
+}
+
+/// Why an image could not be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Stable name of the error.
+    pub code: String,
+    /// The error's message.
+    pub message: String,
+}
+
+/// An image that a former run made for a row that has another key now.
+#[derive(Debug, Clone)]
+pub struct Move {
+    /// Position of the image in the catalogue.
+    pub ordinal: usize,
+    /// The key under which it was made.
+    pub from: String,
+    /// What the journal knows of it.
+    pub image: DoneImage,
+}
+
+/// See the module's text.
+pub struct Catalogue {
+    layout: Layout,
+    images: Vec<Image>,
+    /// Ordinals of the images of each shard, in order.
+    shards: BTreeMap<u32, Vec<u32>>,
+    failures: HashMap<u64, Failure>,
+    /// Images that are not to be tried, and those that are to be made alone.
+    verdicts: HashMap<u64, Verdict>,
+    /// Images that no row asks for any more.
+    removed: Vec<Removed>,
+}
+
+/// An image of a former run that no row asks for any more.
+#[derive(Debug, Clone)]
+pub struct Removed {
+    /// Its name.
+    pub key: String,
+    /// The shard that it belonged to.
+    pub shard: u32,
+    /// What the journal knows of it.
+    pub image: DoneImage,
+}
+
+impl Catalogue {
+    /// Returns the catalogue of `tasks` (in manifest order), some of which the journal's `state` knows as done, and the images
+    /// that are there under another key. An image is done if its key is, with the same row hash: a row that was edited is
+    /// made again, in place of the old picture. What failed before is tried again, but for what kills the process (unless
+    /// `retry_failed`).
+    pub fn new(layout: Layout, tasks: Vec<ImageTask>, state: &State, retry_failed: bool) -> (Self, Vec<Move>) {
+        let mut images = Vec::with_capacity(tasks.len());
+        let (mut verdicts, mut failures) = (HashMap::new(), HashMap::new());
+        let mut taken = HashSet::new();
+        let mut unmade = Vec::new();
+        for mut task in tasks {
+            let key = task.key();
+            let hash = Digest(task.row_hash());
+            let former = state.done(&key);
+            let shard = former.and_then(|former| layout.shard_in(&former.file_name));
+            let shard = shard.unwrap_or_else(|| layout.shard_of(task.ordinal));
+            let made = former.filter(|former| former.row_hash == hash).map(|former| {
+                task.seed = former.seed;
+                Made::new(former)
+            });
+            match &made {
+                Some(_) if state.done_count() > 0 => {
+                    taken.insert(key);
+                }
+                Some(_) => {}
+                None => {
+                    let verdict = judge(state, &key, hash, retry_failed);
+                    if verdict != Verdict::Innocent {
+                        verdicts.insert(task.ordinal, verdict);
+                    }
+                    if verdict == Verdict::Guilty {
+                        failures.insert(task.ordinal, guilty(state, &key));
+                    }
+                    unmade.push(images.len());
+                }
+            }
+            images.push(Image { task, shard, made });
+        }
+        let (moves, removed) = moves(&images, &unmade, state, &taken, &layout);
+        for found in &moves {
+            let image = &mut images[found.ordinal];
+            image.made = Some(Made::new(&found.image));
+            image.task.seed = found.image.seed;
+            image.shard = layout.shard_in(&found.image.file_name).unwrap_or(image.shard);
+            verdicts.remove(&image.task.ordinal);
+            failures.remove(&image.task.ordinal);
+        }
+        let mut shards: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        for (ordinal, image) in images.iter().enumerate() {
+            let ordinal = u32::try_from(ordinal).expect("fewer images than fit into memory");
+            shards.entry(image.shard).or_default().push(ordinal);
+        }
+        (Catalogue { layout, images, shards, failures, verdicts, removed }, moves)
+    }
+
+    /// Returns the images in manifest order.
+    pub fn images(&self) -> &[Image] {
+        &self.images
+    }
+
+    /// Returns the layout of the output folder.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Returns the numbers of the shards that have images, in order.
+    pub fn shards(&self) -> impl Iterator<Item = u32> {
+        self.shards.keys().copied()
+    }
+
+    /// Returns how many shards there are, empty ones between others included.
+    pub fn shard_count(&self) -> u32 {
+        self.shards.keys().next_back().map_or(0, |last| last + 1)
+    }
+
+    /// Returns the images of a shard in manifest order.
+    pub fn shard(&self, shard: u32) -> impl Iterator<Item = &Image> {
+        self.shards.get(&shard).into_iter().flatten().map(|&ordinal| &self.images[ordinal as usize])
+    }
+
+    /// Returns the images of a shard that are to be made now; with `alone`, those that are to be made alone.
+    pub fn missing(&self, shard: u32, alone: bool) -> impl Iterator<Item = &ImageTask> {
+        let wanted = if alone { Verdict::Suspect } else { Verdict::Innocent };
+        let open = self.shard(shard).filter(move |image| image.made.is_none() && self.verdict(image) == wanted);
+        open.filter(|image| !self.failures.contains_key(&image.task.ordinal)).map(|image| &image.task)
+    }
+
+    /// Returns whether every image of a shard is there or has failed.
+    pub fn is_settled(&self, shard: u32) -> bool {
+        let settled = |image: &Image| image.made.is_some() || self.failures.contains_key(&image.task.ordinal);
+        self.shard(shard).all(settled)
+    }
+
+    fn verdict(&self, image: &Image) -> Verdict {
+        self.verdicts.get(&image.task.ordinal).copied().unwrap_or(Verdict::Innocent)
+    }
+
+    /// Returns the path of an image relative to the output folder.
+    pub fn path(&self, image: &Image) -> String {
+        self.layout.image_path(image.shard, &image.task.key())
+    }
+
+    /// Returns the image that `task` asks for.
+    pub fn image(&self, task: &ImageTask) -> &Image {
+        &self.images[task.ordinal as usize]
+    }
+
+    /// Returns how many pictures look like none.
+    pub fn suspects(&self) -> u64 {
+        self.images.iter().filter(|image| image.made.as_ref().is_some_and(|made| made.suspect)).count() as u64
+    }
+
+    /// Returns what failed, by ordinal.
+    pub fn failures(&self) -> &HashMap<u64, Failure> {
+        &self.failures
+    }
+
+    /// Returns the images of former runs that no row asks for any more.
+    pub fn removed(&self) -> &[Removed] {
+        &self.removed
+    }
+
+    /// Returns the journal's record of a picture.
+    pub fn record(&self, image: &Image, made: &Made) -> Done {
+        Done {
+            key: image.task.key(),
+            row_hash: Digest(image.task.row_hash()),
+            file_name: self.path(image),
+            bytes: made.bytes,
+            blake3: made.blake3,
+            seed: image.task.seed,
+            suspect: made.suspect,
+            spool: made.spool.as_ref().map(|(file, offset)| SpoolPlace { file: file.to_string(), offset: *offset }),
+        }
+    }
+
+    /// Notes that the picture of `task` is there.
+    pub fn done(&mut self, task: &ImageTask, made: Made) {
+        self.images[task.ordinal as usize].made = Some(made);
+        self.failures.remove(&task.ordinal);
+    }
+
+    /// Notes that the picture of `task` could not be made.
+    pub fn failed(&mut self, task: &ImageTask, failure: Failure) {
+        self.failures.insert(task.ordinal, failure);
+    }
+
+    /// Notes that the picture at `ordinal` is not there after all.
+    pub fn lost(&mut self, ordinal: u64) {
+        self.images[ordinal as usize].made = None;
+    }
+
+    /// Forgets where the pictures of a shard waited: its file holds them.
+    pub fn unspool(&mut self, shard: u32) {
+        for &ordinal in self.shards.get(&shard).into_iter().flatten() {
+            if let Some(made) = &mut self.images[ordinal as usize].made {
+                made.spool = None;
+            }
+        }
+    }
+
+    /// Takes in what other workers wrote in the meantime.
+    pub fn refresh(&mut self, state: &State) {
+        for image in &mut self.images {
+            let key = image.task.key();
+            let hash = Digest(image.task.row_hash());
+            if let Some(done) = state.done(&key).filter(|done| done.row_hash == hash) {
+                image.made.get_or_insert_with(|| Made::new(done));
+                self.failures.remove(&image.task.ordinal);
+            } else if let Some(failed) = state.failed(&key).filter(|failed| failed.row_hash == hash) {
+                let (code, message) = (failed.code.clone(), failed.message.clone());
+                self.failures.insert(image.task.ordinal, Failure { code, message });
+            }
+        }
+    }
+
+    /// Returns the metadata of the pictures of a shard that are there.
+    pub fn metadata(&self, shard: u32) -> Vec<MetadataRow> {
+        let row = |image: &Image| {
+            let made = image.made.as_ref()?;
+            let (file_name, blake3) = (self.path(image), made.blake3.to_string());
+            Some(MetadataRow { task: image.task.clone(), file_name, bytes: made.bytes, blake3, suspect: made.suspect })
+        };
+        self.shard(shard).filter_map(row).collect()
+    }
+
+    /// Returns a hash of what a shard's file should hold: which pictures, in which order, with which cells.
+    pub fn contents(&self, shard: u32, columns: &[Arc<str>]) -> Blake3 {
+        let mut hasher = blake3::Hasher::new();
+        columns.iter().for_each(|column| feed(&mut hasher, column.as_bytes()));
+        for image in self.shard(shard) {
+            let Some(made) = &image.made else { continue };
+            let job = &image.task.job;
+            feed(&mut hasher, image.task.key().as_bytes());
+            feed(&mut hasher, &made.blake3.0);
+            feed(&mut hasher, &[u8::from(made.suspect)]);
+            feed(&mut hasher, &job.row.to_le_bytes());
+            for (name, cell) in &job.extra {
+                feed(&mut hasher, name.as_bytes());
+                feed(&mut hasher, cell.as_bytes());
+            }
+        }
+        Digest(*hasher.finalize().as_bytes())
+    }
+}
+
+/// Hashes `bytes` so that no two lists of them look the same.
+fn feed(hasher: &mut blake3::Hasher, bytes: &[u8]) {
+    hasher.update(&(bytes.len() as u64).to_le_bytes());
+    hasher.update(bytes);
+}
+
+impl Made {
+    fn new(done: &DoneImage) -> Made {
+        Made { bytes: done.bytes, blake3: done.blake3, suspect: done.suspect, spool: done.spool.clone() }
+    }
+}
+
+/// The code under which the journal keeps an image that kills the process.
+pub const KILLS: &str = "kills_the_process";
+
+/// Returns what to do with an image that is not there.
+fn judge(state: &State, key: &str, hash: RowHash, retry_failed: bool) -> Verdict {
+    let convicted = state.failed(key).is_some_and(|failed| failed.code == KILLS && failed.row_hash == hash);
+    match state.verdict(key) {
+        // Asked for by name it gets another chance, but not beside others.
+        _ if retry_failed && convicted => Verdict::Suspect,
+        Verdict::Guilty if retry_failed => Verdict::Suspect,
+        _ if convicted => Verdict::Guilty,
+        verdict => verdict,
+    }
+}
+
+fn guilty(state: &State, key: &str) -> Failure {
+    let message = match state.failed(key) {
+        Some(failed) if failed.code == KILLS => failed.message.clone(),
+        _ => format!(
+            "the process died {} times with this image in flight, the last time with it alone",
+            state.times_in_flight(key)
+        ),
+    };
+    Failure { code: KILLS.to_string(), message }
+}
+
+/// Finds the images without id that are there under another key: rows that merely moved. Returns them, and the images that no
+/// row asks for any more.
+fn moves(
+    images: &[Image],
+    unmade: &[usize],
+    state: &State,
+    taken: &HashSet<String>,
+    layout: &Layout,
+) -> (Vec<Move>, Vec<Removed>) {
+    let mut free: Vec<(&str, &DoneImage)> = state.all_done().filter(|(key, _)| !taken.contains(*key)).collect();
+    if free.is_empty() {
+        return (Vec::new(), Vec::new());
+    }
+    // In the order of their keys, so that equal rows keep theirs.
+    free.sort_unstable_by(|(a, _), (b, _)| b.cmp(a));
+    let mut by_hash: HashMap<RowHash, Vec<(&str, &DoneImage)>> = HashMap::new();
+    for (key, done) in free {
+        by_hash.entry(done.row_hash).or_default().push((key, done));
+    }
+    let mut moves = Vec::new();
+    for &ordinal in unmade.iter().filter(|&&ordinal| images[ordinal].task.job.id.is_none()) {
+        let found = by_hash.get_mut(&Digest(images[ordinal].task.row_hash())).and_then(Vec::pop);
+        if let Some((from, image)) = found {
+            moves.push(Move { ordinal, from: from.to_string(), image: image.clone() });
+        }
+    }
+    let edited: HashSet<String> = unmade.iter().map(|&ordinal| images[ordinal].task.key()).collect();
+    let left = by_hash.into_values().flatten().filter(|(key, _)| !edited.contains(*key));
+    let shard = |done: &DoneImage| layout.shard_in(&done.file_name).unwrap_or(0);
+    let removed = left.map(|(key, done)| Removed { key: key.to_string(), shard: shard(done), image: done.clone() });
+    let mut removed: Vec<_> = removed.collect();
+    removed.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+    (moves, removed)
+}
