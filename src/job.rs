@@ -9,6 +9,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+mod extra;
+mod rare;
+
+pub use extra::{Extra, Names};
+pub use rare::Rare;
+
 /// The values that rows get where their cells are empty (a manifest cell beats a flag beats a model's default).
 ///
 /// Part of a run's fingerprint: other defaults in the same output folder are another run.
@@ -91,7 +97,7 @@ pub struct MicroConditioning {
     pub negative_aesthetic_score: Option<f64>,
 }
 
-/// One validated manifest row.
+/// One validated manifest row. Small, since a manifest may have a million; what few rows set is in [`Job::rare`].
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Job {
     /// 0-based number of the row among the data rows of all manifests of the run.
@@ -99,23 +105,19 @@ pub struct Job {
     /// 1-based line at which the row starts in its file.
     pub line: u64,
     /// The row's `id`, if the manifest gives one.
-    pub id: Option<String>,
+    pub id: Option<Box<str>>,
     /// Text of the picture.
-    pub prompt: String,
-    /// Text to steer away from.
-    pub negative_prompt: String,
+    pub prompt: Box<str>,
+    /// Text to steer away from; rows share it.
+    pub negative_prompt: Arc<str>,
     /// The row's own seed; `None` derives one from the run seed and the key.
     pub seed: Option<u64>,
     /// Canonical name of the scheduler.
-    pub scheduler: String,
-    /// Number of denoising steps.
-    pub num_inference_steps: u32,
+    pub scheduler: Arc<str>,
     /// Classifier-free guidance weight; 1 or less turns guidance off.
     pub guidance_scale: f64,
-    /// Rescale factor of the guided prediction, 0 = off.
-    pub guidance_rescale: f64,
-    /// Share of fresh noise per step of DDIM, 0 to 1.
-    pub eta: f64,
+    /// Number of denoising steps.
+    pub num_inference_steps: u32,
     /// Pixels.
     pub width: u32,
     /// Pixels.
@@ -124,32 +126,16 @@ pub struct Job {
     pub num_images_per_prompt: u32,
     /// Lanes that each evaluation takes, which follows from model and guidance: 2 with classifier-free guidance, else 1.
     pub lanes: usize,
-    /// Texts for further text encoders.
-    pub texts: FurtherTexts,
-    /// What SDXL is told besides.
-    pub micro: MicroConditioning,
-    /// Last layers of the text encoder to skip for the prompt.
-    pub clip_skip: u32,
-    /// The picture to start from.
-    pub image: Option<ImageInput>,
-    /// What of it to make anew: white.
-    pub mask_image: Option<ImageInput>,
-    /// How much of it is made anew, above 0 to 1.
-    pub strength: f64,
-    /// How much it weighs (InstructPix2Pix).
-    pub image_guidance_scale: f64,
-    /// Timesteps in place of the schedule's own.
-    pub timesteps: Option<Arc<[f64]>>,
-    /// Noise levels in place of the schedule's own.
-    pub sigmas: Option<Arc<[f64]>>,
+    /// What few rows set, where this one does; read it with [`Job::rare`].
+    pub rare: Option<Arc<Rare>>,
     /// Pass-through columns: name and value, in the manifest's order.
-    pub extra: Vec<(Arc<str>, String)>,
+    pub extra: Extra,
 }
 
 impl Job {
     /// Returns the name that the row's images are called by: its id, or its row number as 9 digits.
     pub fn key(&self) -> String {
-        self.id.clone().unwrap_or_else(|| format!("{:09}", self.row))
+        self.id.as_deref().map_or_else(|| format!("{:09}", self.row), str::to_string)
     }
 
     /// Returns whether predictions with and without the prompt are weighed against each other (diffusers:
@@ -161,27 +147,28 @@ impl Job {
     /// Returns what few rows set, by name, as JSON; the empty text where a row sets nothing of it. Pictures are named by
     /// their hashes.
     pub fn rare_settings(&self) -> RareSettings {
+        let rare = self.rare();
         let mut settings = serde_json::Map::new();
         let mut put = |name: &str, value: Value| {
             settings.insert(name.to_string(), value);
         };
-        if let Some(image) = &self.image {
+        if let Some(image) = &rare.image {
             put("image", json!(image.hash));
-            put("strength", json!(self.strength));
-            put("image_guidance_scale", json!(self.image_guidance_scale));
+            put("strength", json!(rare.strength));
+            put("image_guidance_scale", json!(rare.image_guidance_scale));
         }
-        if let Some(mask) = &self.mask_image {
+        if let Some(mask) = &rare.mask_image {
             put("mask_image", json!(mask.hash));
         }
-        if self.clip_skip > 0 {
-            put("clip_skip", json!(self.clip_skip));
+        if rare.clip_skip > 0 {
+            put("clip_skip", json!(rare.clip_skip));
         }
-        for (name, numbers) in [("timesteps", &self.timesteps), ("sigmas", &self.sigmas)] {
+        for (name, numbers) in [("timesteps", &rare.timesteps), ("sigmas", &rare.sigmas)] {
             if let Some(numbers) = numbers {
                 put(name, json!(numbers.as_ref()));
             }
         }
-        for part in [json!(self.texts), json!(self.micro)] {
+        for part in [json!(rare.texts), json!(rare.micro)] {
             settings.extend(part.as_object().cloned().unwrap_or_default());
         }
         RareSettings(settings)
@@ -261,8 +248,8 @@ impl ImageTask {
         let job = &*self.job;
         let seed = job.seed.map(|_| self.seed);
         let parts = (
-            (&job.prompt, &job.negative_prompt, seed, &job.scheduler, job.num_inference_steps),
-            (job.guidance_scale, job.guidance_rescale, job.eta, job.width, job.height),
+            (&*job.prompt, &*job.negative_prompt, seed, &*job.scheduler, job.num_inference_steps),
+            (job.guidance_scale, job.rare().guidance_rescale, job.rare().eta, job.width, job.height),
         );
         let mut text = serde_json::to_string(&parts).expect("a tuple of strings and finite numbers is valid JSON");
         text += &job.rare_settings().to_string();
@@ -301,7 +288,6 @@ pub(crate) mod testing {
             height: 64,
             num_images_per_prompt: 1,
             lanes: 2,
-            strength: 1.0,
             ..Job::default()
         }
     }
@@ -311,6 +297,27 @@ pub(crate) mod testing {
 mod tests {
     use super::testing::job;
     use super::*;
+
+    #[test]
+    fn a_plain_row_is_small() {
+        assert!(size_of::<Job>() <= 160, "a million rows must fit into memory: {} bytes", size_of::<Job>());
+        assert_eq!(job(7).rare, None);
+    }
+
+    #[test]
+    fn rare_settings_are_shared_or_dropped() {
+        let mut known = None;
+        let [mut plain, mut one, mut other] = [job(0), job(1), job(2)];
+        plain.rare_mut().eta = 0.0;
+        plain.share_rare(&mut known);
+        assert_eq!((&plain.rare, &known), (&None, &None));
+        for job in [&mut one, &mut other] {
+            job.rare_mut().eta = 0.5;
+            job.share_rare(&mut known);
+        }
+        assert!(Arc::ptr_eq(one.rare.as_ref().expect("kept"), other.rare.as_ref().expect("kept")));
+        assert_eq!((one.rare().eta, job(0).rare().strength), (0.5, 1.0));
+    }
 
     #[test]
     fn keys_are_ids_or_row_numbers() {
@@ -346,13 +353,13 @@ mod tests {
         let mut renamed = job(7);
         renamed.id = Some("other".into());
         renamed.row = 99;
-        renamed.extra.push(("label".into(), "x".into()));
+        renamed.extra = [("label", "x")].into();
         assert_eq!(base, ImageTask::new(Arc::new(renamed), 0, 3, 0).row_hash());
         let mut changed = job(7);
         changed.guidance_scale = 4.5;
         assert_ne!(base, ImageTask::new(Arc::new(changed), 0, 0, 0).row_hash());
         let mut skipped = job(7);
-        skipped.clip_skip = 1;
+        skipped.rare_mut().clip_skip = 1;
         assert_eq!(skipped.rare_settings().to_string(), r#"{"clip_skip":1}"#);
         assert_ne!(base, ImageTask::new(Arc::new(skipped), 0, 0, 0).row_hash());
     }

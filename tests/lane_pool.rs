@@ -62,7 +62,7 @@ fn member(ordinal: u64, steps: u32, guided: bool, scheduler: &str) -> Member {
         row: ordinal,
         line: ordinal + 2,
         seed: Some(ordinal),
-        scheduler: scheduler.to_string(),
+        scheduler: scheduler.into(),
         num_inference_steps: steps,
         guidance_scale: 4.0,
         width: 24,

@@ -10,7 +10,7 @@ use arrow_array::types::{Float64Type, Int32Type, Int64Type};
 use arrow_array::{Array, RecordBatch};
 use image::{Rgb, RgbImage};
 use nightshift::error::ErrorKind;
-use nightshift::job::{Defaults, ImageTask, Job};
+use nightshift::job::{Defaults, Extra, ImageTask, Job};
 use nightshift::output::metadata::MetadataRow;
 use nightshift::output::{ManifestPrint, Parameters, Provenance, RunFingerprint, RunFolder, WholeFile};
 use nightshift::output::{contact_sheet, metadata, png, run_folder};
@@ -56,7 +56,7 @@ fn task(row: u64, prompt: &str) -> ImageTask {
     let job = Job {
         row,
         line: row + 2,
-        id: (row % 2 == 1).then(|| format!("cat_{row}")),
+        id: (row % 2 == 1).then(|| format!("cat_{row}").into()),
         prompt: prompt.into(),
         seed: (row == 0).then_some(u64::MAX),
         scheduler: "euler".into(),
@@ -66,7 +66,7 @@ fn task(row: u64, prompt: &str) -> ImageTask {
         height: 48,
         num_images_per_prompt: 1,
         lanes: 2,
-        extra: if row == 2 { Vec::new() } else { vec![("label".into(), format!("{row:03}"))] },
+        extra: if row == 2 { Extra::default() } else { [("label", &*format!("{row:03}"))].into() },
         ..Job::default()
     };
     ImageTask::new(Arc::new(job), 0, row, 7)

@@ -83,7 +83,7 @@ struct Made {
 fn job(row: u64) -> Job {
     Job {
         row,
-        prompt: format!("a star {row}"),
+        prompt: format!("a star {row}").into(),
         seed: Some(row),
         scheduler: "euler_discrete".into(),
         num_inference_steps: 1 + row as u32 % 4,

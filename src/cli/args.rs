@@ -174,6 +174,28 @@ fn one_byte(text: &str) -> Result<u8, String> {
     }
 }
 
+/// Reads a time of day or an instant, and returns how long it is until then.
+fn deadline(text: &str) -> Result<Duration, String> {
+    until(text, &jiff::ZonedDateTime::now())
+}
+
+fn until(text: &str, now: &jiff::ZonedDateTime) -> Result<Duration, String> {
+    let wrong = |error: jiff::Error| format!("expected a time such as `07:00` or `2026-11-27T07:00:00`: {error}");
+    let zone = now.time_zone();
+    let then = match text.parse::<jiff::civil::Time>() {
+        Ok(time) => {
+            let today = now.date().to_datetime(time).to_zoned_datetime(zone.clone()).map_err(wrong)?;
+            let tomorrow = || now.date().tomorrow()?.to_datetime(time).to_zoned_datetime(zone.clone());
+            if today > *now { today } else { tomorrow().map_err(wrong)? }
+        }
+        Err(_) => text
+            .parse::<jiff::civil::DateTime>()
+            .and_then(|then| then.to_zoned_datetime(zone.clone()))
+            .map_err(wrong)?,
+    };
+    Duration::try_from(now.duration_until(&then)).map_err(|_| format!("`{text}` is over"))
+}
+
 /// Flags of `run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
@@ -198,6 +220,9 @@ pub struct RunArgs {
     /// Stop after this time (`7h30m`) with exit code 75; the same command resumes
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, env = "NIGHTSHIFT_MAX_RUNTIME")]
     pub max_runtime: Option<Duration>,
+    /// Stop at this time of day (`07:00`, local time, the next one) or this instant (`2026-11-27T07:00:00`) with exit code 75
+    #[arg(long, value_name = "TIME", value_parser = deadline, env = "NIGHTSHIFT_DEADLINE")]
+    pub deadline: Option<Duration>,
     /// After SIGTERM or Ctrl-C, finish the images that are under way if it takes no longer than this
     #[arg(long, value_name = "TIME", default_value = "8s", value_parser = humantime::parse_duration, env = "NIGHTSHIFT_DRAIN_TIMEOUT")]
     pub drain_timeout: Duration,
@@ -374,7 +399,7 @@ impl RunArgs {
             lanes: self.lanes,
             threads: self.threads,
             max_failed: self.max_failed,
-            max_runtime: self.max_runtime,
+            max_runtime: [self.max_runtime, self.deadline].into_iter().flatten().min(),
             drain_timeout: self.drain_timeout,
             ort_lib: self.ort_lib,
             vae_tiling: self.vae_tiling,
@@ -401,5 +426,27 @@ impl ScheduleArgs {
             model: self.model,
             config: self.config,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_is_the_next_time_of_that_name() {
+        let now: jiff::ZonedDateTime = "2026-11-26T19:00:00[UTC]".parse().expect("a time");
+        let hours = |text: &str| until(text, &now).map(|left| left.as_secs_f64() / 3600.0);
+        assert_eq!(hours("07:00"), Ok(12.0));
+        assert_eq!(hours("20:30"), Ok(1.5));
+        assert_eq!(hours("2026-11-27T19:00:00"), Ok(24.0));
+        assert!(hours("2026-11-26T18:00:00").is_err_and(|error| error.contains("is over")));
+        assert!(hours("soon").is_err());
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
     }
 }

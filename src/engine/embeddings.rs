@@ -274,15 +274,15 @@ fn below(parts: &[Array2<f32>]) -> Array2<f32> {
 
 /// Returns the texts of an image's prompt, one an encoder.
 fn prompt_texts<'a>(recipe: &Recipe, task: &'a ImageTask) -> Texts<'a> {
-    let (job, more) = (&*task.job, &task.job.texts);
+    let (job, more) = (&*task.job, &task.job.rare().texts);
     let further = [&more.prompt_2, &more.prompt_3];
-    Texts { texts: one_each(recipe, &job.prompt, further), clip_skip: job.clip_skip, chunks: 1 }
+    Texts { texts: one_each(recipe, &job.prompt, further), clip_skip: job.rare().clip_skip, chunks: 1 }
 }
 
 /// Returns the texts of an image's negative prompt, or `None` where zeros stand for it. Layers are skipped for the prompt
 /// only, as in diffusers.
 fn negative_texts<'a>(recipe: &Recipe, task: &'a ImageTask) -> Option<Texts<'a>> {
-    let (job, more) = (&*task.job, &task.job.texts);
+    let (job, more) = (&*task.job, &task.job.rare().texts);
     if recipe.zeros_for_no_negative && job.negative_prompt.is_empty() {
         return None;
     }

@@ -40,7 +40,7 @@ pub(super) struct Start {
 
 /// Returns the share of the steps that an image takes, where it starts from a picture; `None` where it starts from noise.
 pub(super) fn partial_strength(recipe: &Recipe, job: &Job) -> Option<f64> {
-    (job.image.is_some() && recipe.image_channels != ImageChannels::Image).then_some(job.strength)
+    (job.rare().image.is_some() && recipe.image_channels != ImageChannels::Image).then_some(job.rare().strength)
 }
 
 impl<'a> Images<'a> {
@@ -52,11 +52,11 @@ impl<'a> Images<'a> {
     /// Returns where the image of `job` starts on `schedule`.
     pub(super) fn start(&mut self, job: &Job, schedule: &Arc<Schedule>, noise: &mut dyn Noise) -> Result<Start> {
         let shape = latent_shape(&self.recipe.latents, job);
-        let Some(image) = &job.image else {
+        let Some(image) = &job.rare().image else {
             return Ok(Start::of(schedule.start(noise.draw(shape)), None, None));
         };
         let pixels = self.pixels(image, job)?;
-        match (&job.mask_image, self.recipe.image_channels) {
+        match (&job.rare().mask_image, self.recipe.image_channels) {
             (Some(mask), _) => self.inpaint(job, (&pixels, mask), schedule, noise),
             (None, ImageChannels::Image) => {
                 let latents = self.encode(&pixels)?.mean;
@@ -83,7 +83,7 @@ impl<'a> Images<'a> {
         let mask = pixels::preprocess_mask(&(self.read)(&mask.path)?, job.width, job.height);
         let small = pixels::nearest(mask.view(), shape.1, shape.2).insert_axis(Axis(0));
         let sees_mask = self.recipe.image_channels == ImageChannels::MaskAndImage;
-        let full = job.strength >= 1.0;
+        let full = job.rare().strength >= 1.0;
         let latents = if sees_mask && full { None } else { Some(self.latents(pixels, noise)?) };
         let fresh = noise.draw(shape);
         let sampler = match &latents {

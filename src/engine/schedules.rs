@@ -12,13 +12,18 @@ use crate::scheduler::{Schedule, ScheduleRequest, SchedulerConfig};
 pub struct Schedules<'a> {
     config: &'a SchedulerConfig,
     recipe: &'a Recipe,
+    /// For jobs that set nothing rare: they are many, and quickly compared.
+    plain: HashMap<Plain, Result<Arc<Schedule>, Error>>,
     computed: HashMap<String, Result<Arc<Schedule>, Error>>,
 }
+
+/// What decides the schedule of a plain job: scheduler, steps, width and height.
+type Plain = (Arc<str>, u32, u32, u32);
 
 impl<'a> Schedules<'a> {
     /// Returns schedules that are derived from the model's `config`.
     pub fn new(config: &'a SchedulerConfig, recipe: &'a Recipe) -> Self {
-        Schedules { config, recipe, computed: HashMap::new() }
+        Schedules { config, recipe, plain: HashMap::new(), computed: HashMap::new() }
     }
 
     /// Returns the schedule that `job` asks for.
@@ -26,6 +31,18 @@ impl<'a> Schedules<'a> {
     /// # Errors
     /// What the scheduler says when it has no such schedule.
     pub fn of(&mut self, job: &Job) -> Result<Arc<Schedule>> {
+        if job.rare.is_some() {
+            return self.computed(job);
+        }
+        let key = (job.scheduler.clone(), job.num_inference_steps, job.width, job.height);
+        if !self.plain.contains_key(&key) {
+            let schedule = self.computed(job);
+            self.plain.insert(key.clone(), schedule);
+        }
+        self.plain[&key].as_ref().map(Arc::clone).map_err(Error::again)
+    }
+
+    fn computed(&mut self, job: &Job) -> Result<Arc<Schedule>> {
         let request = request(self.recipe, job);
         let key = format!("{} {request:?}", job.scheduler);
         let compute = || compute(self.config, self.recipe, job, request);
@@ -52,11 +69,11 @@ fn compute(
 fn request(recipe: &Recipe, job: &Job) -> ScheduleRequest {
     ScheduleRequest {
         num_inference_steps: job.num_inference_steps,
-        eta: job.eta,
+        eta: job.rare().eta,
         strength: super::images::partial_strength(recipe, job),
         strength_keeps_steps: recipe.strength_keeps_steps,
-        timesteps: job.timesteps.as_ref().map(|timesteps| timesteps.to_vec()),
-        sigmas: job.sigmas.as_ref().map(|sigmas| sigmas.to_vec()),
+        timesteps: job.rare().timesteps.as_ref().map(|timesteps| timesteps.to_vec()),
+        sigmas: job.rare().sigmas.as_ref().map(|sigmas| sigmas.to_vec()),
         image_seq_len: recipe.patch_size.map(|_| recipe.image_seq_len(job.width, job.height)),
     }
 }

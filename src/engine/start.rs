@@ -79,9 +79,9 @@ fn guidance(recipe: &Recipe, job: &Job) -> Guidance {
     match recipe.guidance {
         _ if !job.do_classifier_free_guidance() => Guidance::Off,
         GuidanceStyle::TextAndImage => {
-            Guidance::TextAndImage { scale: job.guidance_scale, image_scale: job.image_guidance_scale }
+            Guidance::TextAndImage { scale: job.guidance_scale, image_scale: job.rare().image_guidance_scale }
         }
-        _ => Guidance::ClassifierFree { scale: job.guidance_scale, rescale: job.guidance_rescale },
+        _ => Guidance::ClassifierFree { scale: job.guidance_scale, rescale: job.rare().guidance_rescale },
     }
 }
 
@@ -113,7 +113,7 @@ fn lanes(
 /// Returns `time_ids` of the prompt's lane or (not `positive`) the negative one: heights before widths (diffusers 0.42.1,
 /// `_get_add_time_ids` of the SDXL pipelines).
 fn time_ids(kind: TimeIds, job: &Job, positive: bool) -> Array1<f32> {
-    let (size, micro) = ((job.width, job.height), &job.micro);
+    let (size, micro) = ((job.width, job.height), &job.rare().micro);
     let (width, height) = micro.original_size.unwrap_or(size);
     // Where scores are told, diffusers takes the crop for the prompt only.
     let crop = micro.crops_coords_top_left.filter(|_| positive || kind == TimeIds::Sizes);
@@ -146,7 +146,8 @@ mod tests {
         let mut job = job(0);
         (job.width, job.height) = (128, 64);
         let micro = MicroConditioning { original_size: Some((640, 480)), ..MicroConditioning::default() };
-        job.micro = MicroConditioning { crops_coords_top_left: Some((8, 16)), aesthetic_score: Some(7.0), ..micro };
+        job.rare_mut().micro =
+            MicroConditioning { crops_coords_top_left: Some((8, 16)), aesthetic_score: Some(7.0), ..micro };
         assert_eq!(time_ids(TimeIds::Sizes, &job, true).to_vec(), [480.0, 640.0, 8.0, 16.0, 64.0, 128.0]);
         assert_eq!(time_ids(TimeIds::AestheticScore, &job, true).to_vec(), [480.0, 640.0, 8.0, 16.0, 7.0]);
         assert_eq!(time_ids(TimeIds::AestheticScore, &job, false).to_vec(), [480.0, 640.0, 0.0, 0.0, 2.5]);

@@ -82,7 +82,7 @@ pub const COLUMNS: [KnownColumn; 29] = [
     known("sigmas", &[], "noise levels in place of the scheduler's, or the name of a table"),
 ];
 
-const FIELDS: [Field; 29] = [
+pub(super) const FIELDS: [Field; 29] = [
     Field::Prompt,
     Field::Id,
     Field::NegativePrompt,

@@ -58,7 +58,7 @@ fn scored(recipe: &Recipe) -> bool {
 
 /// Pictures and masks, and what goes with them.
 fn pictures(job: &Job, recipe: &Recipe, filled: &impl Fn(Field) -> bool) -> Vec<Effect> {
-    let (image, mask) = (job.image.is_some(), job.mask_image.is_some());
+    let (image, mask) = (job.rare().image.is_some(), job.rare().mask_image.is_some());
     let mut found = Vec::new();
     if !image && recipe.needs_image() {
         found.push(effect(

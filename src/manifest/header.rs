@@ -4,12 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Options;
-use super::columns::{Field, UNSUPPORTED, field_named, misspelt, normal};
+use super::columns::{FIELDS, Field, UNSUPPORTED, field_named, misspelt, normal};
 use super::notices::Notices;
 use super::place::Place;
 use super::records::Record;
 use super::shown::shown;
 use crate::error::{Error, ErrorKind, Location, Result};
+use crate::job::Names;
 
 /// What we do with a column.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +28,7 @@ pub(super) enum Column {
 }
 
 /// The columns of one file.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Header {
     /// Names for messages: as in the file, trimmed and fit to be shown.
     pub titles: Vec<String>,
@@ -37,12 +38,16 @@ pub(super) struct Header {
     pub columns: Vec<Column>,
     /// Cells that every row must have: all but unnamed columns at the end.
     pub required: usize,
+    /// Names of the columns that go to the metadata, as rows carry them.
+    pub extra: Names,
+    /// Position of the column of each field.
+    positions: [Option<usize>; FIELDS.len()],
 }
 
 impl Header {
     /// Returns the position of the column that holds `field`.
     pub fn position(&self, field: Field) -> Option<usize> {
-        self.columns.iter().position(|column| *column == Column::Field(field))
+        self.positions[field as usize]
     }
 
     /// Returns the place of the cell `at` of a row, for messages.
@@ -66,7 +71,7 @@ pub(super) fn understand(
     notices: &mut Notices,
 ) -> Result<Header> {
     let at = || Location::file(path).line(line);
-    let mut header = Header { titles: Vec::new(), names: Vec::new(), columns: Vec::new(), required: 0 };
+    let mut header = Header::default();
     for cell in cells {
         let name = cell.trim();
         let column = column_named(name, options).map_err(|error| error.at(at()))?;
@@ -80,6 +85,9 @@ pub(super) fn understand(
         if let Some(first) = header.clash(&written, &column) {
             return Err(twice(&cells[first], cell).at(at()));
         }
+        if let Column::Field(field) = column {
+            header.positions[field as usize] = Some(header.columns.len());
+        }
         header.titles.push(shown(name));
         header.names.push(written);
         header.columns.push(column);
@@ -92,6 +100,7 @@ pub(super) fn understand(
         return Err(no_column(name, "--id-col", cells).at(at()));
     }
     header.rename_reserved(path, notices);
+    header.extra = header.extra_names();
     Ok(header)
 }
 
@@ -106,6 +115,15 @@ impl Header {
             _ => other_name == name,
         };
         self.names.iter().zip(&self.columns).position(same)
+    }
+
+    /// Returns the names of the columns that go to the metadata.
+    fn extra_names(&self) -> Names {
+        let name = |column: &Column| match column {
+            Column::Extra(name) => Some(name.clone()),
+            _ => None,
+        };
+        Arc::new(self.columns.iter().filter_map(name).collect())
     }
 
     /// Renames the pass-through columns whose names the output needs or a loader would misread.

@@ -1,7 +1,8 @@
 //! Ids name files, so they are held to what every disk and bucket can store, and no two images may share one.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 
 use super::numbers::Problem;
 use super::place::{Files, Place};
@@ -61,8 +62,12 @@ pub fn split_word(id: &str) -> Option<&'static str> {
 /// The ids of all rows so far.
 #[derive(Default)]
 pub(super) struct Ids {
-    /// Lower-case id → the row that has it.
-    seen: HashMap<Box<str>, Seen>,
+    /// Hash of an id in lower case, or the next free number after it → the row that has it. The rows have the texts: a
+    /// million ids need not be held twice.
+    rows: HashMap<u64, u64>,
+    hasher: RandomState,
+    /// Ids of bad rows, of which there are no jobs.
+    bad: HashMap<u64, Seen<Box<str>>>,
     /// The first equal pair, as the error it will be.
     first: Option<Error>,
     /// The next pairs, for its hint.
@@ -70,39 +75,67 @@ pub(super) struct Ids {
     pairs: u64,
 }
 
-struct Seen {
+/// A row and its id as it is written.
+#[derive(Clone, Copy)]
+struct Seen<T> {
+    id: T,
     row: u64,
     line: u64,
-    /// The id as written, where it has capitals.
-    written: Option<Box<str>>,
 }
 
 impl Ids {
-    /// Notes the id of the row at `place`; a second row with an equal id, also but for case, is remembered for
-    /// [`Ids::finish`].
-    pub fn add(&mut self, id: &str, place: &Place, files: &Files) {
-        let lower = id.to_ascii_lowercase();
-        let seen = match self.seen.entry(lower.as_str().into()) {
-            Entry::Occupied(seen) => seen.into_mut(),
-            Entry::Vacant(free) => {
-                let written = (lower != id).then(|| id.into());
-                free.insert(Seen { row: place.row, line: place.line, written });
-                return;
+    /// Notes the id of a good row at `place`, which is not yet among `jobs`; a second row with an equal id, also but for
+    /// case, is remembered for [`Ids::finish`].
+    pub fn add(&mut self, id: &str, place: &Place, jobs: &[Arc<Job>], files: &Files) {
+        match self.find(id, jobs) {
+            Err(free) => drop(self.rows.insert(free, place.row)),
+            Ok(seen) => {
+                let (error, pair) = (equal_ids(id, &seen, place, files), (seen.row, place.row));
+                self.note(id, error, pair);
             }
-        };
+        }
+    }
+
+    /// Does the same for a bad row.
+    pub fn add_bad(&mut self, id: &str, place: &Place, jobs: &[Arc<Job>], files: &Files) {
+        self.add(id, place, jobs, files);
+        self.bad.insert(place.row, Seen { id: id.into(), row: place.row, line: place.line });
+    }
+
+    fn note(&mut self, id: &str, error: Error, (first, second): (u64, u64)) {
         self.pairs += 1;
         if self.first.is_none() {
-            self.first = Some(equal_ids(id, seen.written.as_deref().unwrap_or(&lower), seen, place, files));
+            self.first = Some(error);
         } else if self.more.len() < LISTED - 1 {
-            self.more.push(format!("`{id}` (rows {} and {})", seen.row, place.row));
+            self.more.push(format!("`{id}` (rows {first} and {second})"));
         }
+    }
+
+    /// Returns the row that has `id`, but for case, or else the number under which to note it.
+    fn find<'j>(&'j self, id: &str, jobs: &'j [Arc<Job>]) -> Result<Seen<&'j str>, u64> {
+        let mut number = self.hasher.hash_one(id.to_ascii_lowercase());
+        while let Some(&row) = self.rows.get(&number) {
+            match self.seen(row, jobs) {
+                Some(seen) if seen.id.eq_ignore_ascii_case(id) => return Ok(seen),
+                _ => number = number.wrapping_add(1),
+            }
+        }
+        Err(number)
+    }
+
+    fn seen<'j>(&'j self, row: u64, jobs: &'j [Arc<Job>]) -> Option<Seen<&'j str>> {
+        let good = || {
+            let job = job_of_row(row, jobs)?;
+            Some(Seen { id: job.id.as_deref()?, row, line: job.line })
+        };
+        good().or_else(|| self.bad.get(&row).map(|bad| Seen { id: &*bad.id, row, line: bad.line }))
     }
 
     /// Checks that all ids differ, and that no two images would get the same key.
     ///
     /// # Errors
     /// One structure error that lists the first ten pairs.
-    pub fn finish(self, jobs: &[Job], files: &Files) -> Result<()> {
+    pub fn finish(self, jobs: &[Arc<Job>], files: &Files) -> Result<()> {
         if let Some(first) = self.first {
             let fix = "give each row an id of its own; many disks take upper and lower case as equal";
             return Err(match self.pairs {
@@ -110,7 +143,7 @@ impl Ids {
                 _ => first.hint(format!("{fix}; {} pairs in all, also {}", self.pairs, self.more.join(", "))),
             });
         }
-        if self.seen.is_empty() {
+        if self.rows.is_empty() {
             return Ok(());
         }
         jobs.iter().try_for_each(|job| self.check_image_keys(job, jobs, files))
@@ -118,7 +151,7 @@ impl Ids {
 
     /// Checks that the id of `job` is not also a name that follows from another row: `cat_1`, the second image of the
     /// row `cat`, or `000000007`, the row 7 without an id.
-    fn check_image_keys(&self, job: &Job, jobs: &[Job], files: &Files) -> Result<()> {
+    fn check_image_keys(&self, job: &Job, jobs: &[Arc<Job>], files: &Files) -> Result<()> {
         let Some(id) = &job.id else { return Ok(()) };
         let one_of_several = || {
             let (base, index) = id.rsplit_once('_')?;
@@ -134,24 +167,25 @@ impl Ids {
     }
 
     /// Returns the job whose id is `id`, but for case.
-    fn named<'j>(&self, id: &str, jobs: &'j [Job]) -> Option<&'j Job> {
-        job_of_row(self.seen.get(id.to_ascii_lowercase().as_str())?.row, jobs)
+    fn named<'j>(&self, id: &str, jobs: &'j [Arc<Job>]) -> Option<&'j Job> {
+        job_of_row(self.find(id, jobs).ok()?.row, jobs)
     }
 }
 
 /// Returns the job without an id whose row number as a key is `key`.
-fn unnamed<'j>(key: &str, jobs: &'j [Job]) -> Option<&'j Job> {
+fn unnamed<'j>(key: &str, jobs: &'j [Arc<Job>]) -> Option<&'j Job> {
     let row: u64 = key.parse().ok().filter(|_| key.len() >= 9)?;
     job_of_row(row, jobs).filter(|job| job.id.is_none() && job.key() == key)
 }
 
 /// Returns the job of `row`, where it is a good one.
-fn job_of_row(row: u64, jobs: &[Job]) -> Option<&Job> {
-    jobs.binary_search_by_key(&row, |job| job.row).ok().map(|at| &jobs[at])
+fn job_of_row(row: u64, jobs: &[Arc<Job>]) -> Option<&Job> {
+    jobs.binary_search_by_key(&row, |job| job.row).ok().map(|at| &*jobs[at])
 }
 
 /// Returns the error for two rows with equal ids.
-fn equal_ids(id: &str, other: &str, seen: &Seen, place: &Place, files: &Files) -> Error {
+fn equal_ids(id: &str, seen: &Seen<&str>, place: &Place, files: &Files) -> Error {
+    let other = seen.id;
     let there = match files.path(seen.row) {
         path if path == place.path => format!("row {} (line {})", seen.row, seen.line),
         path => format!("row {} ({}, line {})", seen.row, path.display(), seen.line),

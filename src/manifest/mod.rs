@@ -24,6 +24,7 @@ mod ragged;
 mod records;
 mod row;
 mod rowcheck;
+mod shared;
 mod shown;
 mod sniff;
 mod source;
@@ -106,7 +107,7 @@ impl Default for Options {
 #[derive(Debug)]
 pub struct Manifest {
     /// Good rows, in order.
-    pub jobs: Vec<Job>,
+    pub jobs: Vec<Arc<Job>>,
     /// Bad rows, in order.
     pub errors: Vec<RowError>,
     /// Remarks about what is not wrong but worth knowing, one line each.

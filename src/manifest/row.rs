@@ -1,6 +1,7 @@
 //! The cells of one row → a job.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::Rules;
 use super::columns::Field;
@@ -11,9 +12,10 @@ use super::images::{self, Pictures};
 use super::notices::Notices;
 use super::numbers::{Problem, pixels, real, whole};
 use super::place::Place;
+use super::shared::Shared;
 use super::shown::{invisible, shown};
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::Job;
+use crate::job::{Defaults, Extra, Job, Rare};
 
 /// Most images that one row may ask for: the digits of their keys, and a slip of the keyboard, stay small.
 const MAX_IMAGES: u64 = 10_000;
@@ -24,10 +26,15 @@ const MAX_GUIDANCE: f64 = 1000.0;
 /// More layers than any CLIP has.
 const MAX_CLIP_SKIP: u64 = 100;
 
-/// Reads rows by the rules; remembers the scheduler names that it has resolved.
+/// Reads rows by the rules; remembers what rows have in common.
 pub(super) struct RowReader<'r> {
     rules: &'r Rules<'r>,
-    schedulers: HashMap<String, String>,
+    /// A job with nothing but defaults.
+    empty: Job,
+    /// Names that have been resolved.
+    schedulers: HashMap<String, Arc<str>>,
+    negative_prompts: Shared,
+    rare: Option<Arc<Rare>>,
     pictures: Pictures,
 }
 
@@ -53,26 +60,36 @@ impl Row<'_> {
         let cell = self.cells.get(at)?.trim();
         (!cell.is_empty()).then_some((at, cell))
     }
+
+    /// Returns the cells that pass through; those that the row lacks are empty.
+    fn extra_cells(&self) -> impl Iterator<Item = &str> {
+        let columns = self.header.columns.iter().enumerate();
+        let extra = columns.filter(|(_, column)| matches!(column, Column::Extra(_)));
+        extra.map(|(at, _)| self.cells.get(at).copied().unwrap_or(""))
+    }
 }
 
 impl<'r> RowReader<'r> {
     /// Returns a reader by `rules`.
     pub fn new(rules: &'r Rules<'r>) -> Self {
-        RowReader { rules, schedulers: HashMap::new(), pictures: Pictures::default() }
+        RowReader {
+            rules,
+            empty: empty_job(rules.defaults),
+            schedulers: HashMap::new(),
+            negative_prompts: Shared::default(),
+            rare: None,
+            pictures: Pictures::default(),
+        }
     }
 
     /// Returns the job of `row`, or everything that is wrong with its cells.
     pub fn job(&mut self, row: &Row, notices: &mut Notices) -> Result<Job, Vec<Error>> {
-        let mut job = self.empty_job(row);
+        let mut job = Job { row: row.place.row, line: row.place.line, ..self.empty.clone() };
         let mut errors = Vec::new();
         for (at, (column, cell)) in row.header.columns.iter().zip(row.cells).enumerate() {
             let filled = match column {
                 Column::Field(field) => self.fill(&mut job, *field, cell.trim(), row.place, notices),
-                Column::Extra(name) => {
-                    job.extra.push((name.clone(), cell.to_string()));
-                    Ok(())
-                }
-                Column::Unsupported | Column::Unnamed | Column::Verdict => Ok(()),
+                Column::Extra(_) | Column::Unsupported | Column::Unnamed | Column::Verdict => Ok(()),
             };
             if let Err((code, problem)) = filled {
                 errors.push(row.error(at, code, problem));
@@ -87,6 +104,8 @@ impl<'r> RowReader<'r> {
         if errors.is_empty() {
             self.complete(&mut job, row, &mut errors);
         }
+        job.extra = Extra::new(&row.header.extra, row.extra_cells());
+        job.share_rare(&mut self.rare);
         if errors.is_empty() { Ok(job) } else { Err(errors) }
     }
 
@@ -94,16 +113,18 @@ impl<'r> RowReader<'r> {
     fn complete(&self, job: &mut Job, row: &Row, errors: &mut Vec<Error>) {
         let rules = self.rules;
         let filled = |field| row.filled(field).is_some();
-        if let (Some(image), false) = (&job.image, [Field::Width, Field::Height, Field::Size].into_iter().any(filled)) {
+        if let (Some(image), false) =
+            (&job.rare().image, [Field::Width, Field::Height, Field::Size].into_iter().any(filled))
+        {
             (job.width, job.height) = images::rounded(image.size, rules.size_multiple, rules.max_size);
         }
-        if !filled(Field::Strength) {
+        if job.rare().image.is_some() && !filled(Field::Strength) {
             let defaults = rules.recipe.defaults;
-            let own = if job.mask_image.is_some() { defaults.inpaint_strength } else { defaults.strength };
-            job.strength = rules.defaults.strength.unwrap_or(own);
+            let own = if job.rare().mask_image.is_some() { defaults.inpaint_strength } else { defaults.strength };
+            job.rare_mut().strength = rules.defaults.strength.unwrap_or(own);
         }
         self.levels(job, row, errors);
-        job.lanes = rules.recipe.lanes(job.guidance_scale, job.image_guidance_scale);
+        job.lanes = rules.recipe.lanes(job.guidance_scale, job.rare().image_guidance_scale);
         for field in effects::without(job, rules.recipe, filled) {
             let (at, code) = (row.header.position(field.field), field.field.code());
             errors.push(match at {
@@ -117,27 +138,6 @@ impl<'r> RowReader<'r> {
             && let Err(error) = (rules.check)(job)
         {
             errors.push(error.with_kind(ErrorKind::Row).at(row.place.location()));
-        }
-    }
-
-    /// Returns a job with nothing but defaults.
-    fn empty_job(&self, row: &Row) -> Job {
-        let defaults = self.rules.defaults;
-        Job {
-            row: row.place.row,
-            line: row.place.line,
-            negative_prompt: defaults.negative_prompt.clone(),
-            scheduler: defaults.scheduler.clone(),
-            num_inference_steps: defaults.num_inference_steps,
-            guidance_scale: defaults.guidance_scale,
-            guidance_rescale: defaults.guidance_rescale,
-            eta: defaults.eta,
-            width: defaults.width,
-            height: defaults.height,
-            num_images_per_prompt: defaults.num_images_per_prompt,
-            clip_skip: defaults.clip_skip.unwrap_or(0),
-            image_guidance_scale: 1.5,
-            ..Job::default()
         }
     }
 
@@ -157,9 +157,9 @@ impl<'r> RowReader<'r> {
         let size = |text: &str| pixels(text, rules.size_multiple, rules.max_size);
         let filled = match field {
             Field::Prompt => return prompt(cell, rules.options.allow_empty).map(|text| job.prompt = text),
-            Field::Id => ids::check(cell).map(|()| job.id = Some(cell.to_string())),
+            Field::Id => ids::check(cell).map(|()| job.id = Some(cell.into())),
             Field::NegativePrompt => {
-                job.negative_prompt = cell.to_string();
+                job.negative_prompt = self.negative_prompts.get(cell);
                 Ok(())
             }
             Field::Seed if cell == "-1" => {
@@ -174,8 +174,8 @@ impl<'r> RowReader<'r> {
             }
             Field::NumImagesPerPrompt => small(cell, MAX_IMAGES).map(|images| job.num_images_per_prompt = images),
             Field::GuidanceScale => real(cell, 0.0..=MAX_GUIDANCE).map(|scale| job.guidance_scale = scale),
-            Field::GuidanceRescale => real(cell, 0.0..=1.0).map(|rescale| job.guidance_rescale = rescale),
-            Field::Eta => real(cell, 0.0..=1.0).map(|eta| job.eta = eta),
+            Field::GuidanceRescale => real(cell, 0.0..=1.0).map(|rescale| job.rare_mut().guidance_rescale = rescale),
+            Field::Eta => real(cell, 0.0..=1.0).map(|eta| job.rare_mut().eta = eta),
             Field::Width => size(cell).map(|width| job.width = width),
             Field::Height => size(cell).map(|height| job.height = height),
             Field::Size => both_sides(cell, size).map(|(width, height)| {
@@ -183,8 +183,8 @@ impl<'r> RowReader<'r> {
                 job.height = height;
             }),
             Field::Scheduler => self.scheduler(cell).map(|name| job.scheduler = name),
-            Field::Image => self.pictures.read(cell, place.path).map(|image| job.image = Some(image)),
-            Field::MaskImage => self.pictures.read(cell, place.path).map(|mask| job.mask_image = Some(mask)),
+            Field::Image => self.pictures.read(cell, place.path).map(|image| job.rare_mut().image = Some(image)),
+            Field::MaskImage => self.pictures.read(cell, place.path).map(|mask| job.rare_mut().mask_image = Some(mask)),
             other => further(job, other, cell),
         };
         filled.map_err(|problem| (field.code(), problem))
@@ -201,7 +201,8 @@ impl<'r> RowReader<'r> {
                     let last = levels.last().is_some_and(|level| *level == 0.0 && !are_timesteps);
                     job.num_inference_steps =
                         u32::try_from(levels.len() - usize::from(last)).unwrap_or(u32::MAX).max(1);
-                    *(if are_timesteps { &mut job.timesteps } else { &mut job.sigmas }) = Some(levels.into());
+                    let rare = job.rare_mut();
+                    *(if are_timesteps { &mut rare.timesteps } else { &mut rare.sigmas }) = Some(levels.into());
                 }
                 Err(error) => {
                     let hint = error.how_to_fix().unwrap_or("give numbers, or the name of a table");
@@ -212,12 +213,13 @@ impl<'r> RowReader<'r> {
     }
 
     /// Returns the canonical name of a scheduler.
-    fn scheduler(&mut self, name: &str) -> Result<String, Problem> {
+    fn scheduler(&mut self, name: &str) -> Result<Arc<str>, Problem> {
         if let Some(canonical) = self.schedulers.get(name) {
             return Ok(canonical.clone());
         }
         match (self.rules.resolve_scheduler)(name) {
             Ok(canonical) => {
+                let canonical: Arc<str> = canonical.into();
                 self.schedulers.insert(name.to_string(), canonical.clone());
                 Ok(canonical)
             }
@@ -229,22 +231,43 @@ impl<'r> RowReader<'r> {
     }
 }
 
+/// Returns a job with nothing but defaults.
+fn empty_job(defaults: &Defaults) -> Job {
+    let mut job = Job {
+        negative_prompt: defaults.negative_prompt.as_str().into(),
+        scheduler: defaults.scheduler.as_str().into(),
+        num_inference_steps: defaults.num_inference_steps,
+        guidance_scale: defaults.guidance_scale,
+        width: defaults.width,
+        height: defaults.height,
+        num_images_per_prompt: defaults.num_images_per_prompt,
+        ..Job::default()
+    };
+    let rare = job.rare_mut();
+    rare.guidance_rescale = defaults.guidance_rescale;
+    rare.eta = defaults.eta;
+    rare.clip_skip = defaults.clip_skip.unwrap_or(0);
+    job.share_rare(&mut None);
+    job
+}
+
 /// Puts the cell of a column that few manifests have into `job`.
 fn further(job: &mut Job, field: Field, cell: &str) -> Result<(), Problem> {
     let text = || Some(cell.to_string());
+    let rare = job.rare_mut();
     match field {
-        Field::Prompt2 => job.texts.prompt_2 = text(),
-        Field::Prompt3 => job.texts.prompt_3 = text(),
-        Field::NegativePrompt2 => job.texts.negative_prompt_2 = text(),
-        Field::NegativePrompt3 => job.texts.negative_prompt_3 = text(),
-        Field::Strength => job.strength = real(cell, 0.0..=1.0)?,
-        Field::ImageGuidanceScale => job.image_guidance_scale = real(cell, 0.0..=MAX_GUIDANCE)?,
-        Field::ClipSkip => job.clip_skip = u32::try_from(whole(cell, 0..=MAX_CLIP_SKIP)?).unwrap_or(0),
-        Field::OriginalSize => job.micro.original_size = Some(both_sides(cell, any_side)?),
-        Field::CropsCoordsTopLeft => job.micro.crops_coords_top_left = Some(both_sides(cell, any_side)?),
-        Field::TargetSize => job.micro.target_size = Some(both_sides(cell, any_side)?),
-        Field::AestheticScore => job.micro.aesthetic_score = Some(real(cell, 0.0..=10.0)?),
-        Field::NegativeAestheticScore => job.micro.negative_aesthetic_score = Some(real(cell, 0.0..=10.0)?),
+        Field::Prompt2 => rare.texts.prompt_2 = text(),
+        Field::Prompt3 => rare.texts.prompt_3 = text(),
+        Field::NegativePrompt2 => rare.texts.negative_prompt_2 = text(),
+        Field::NegativePrompt3 => rare.texts.negative_prompt_3 = text(),
+        Field::Strength => rare.strength = real(cell, 0.0..=1.0)?,
+        Field::ImageGuidanceScale => rare.image_guidance_scale = real(cell, 0.0..=MAX_GUIDANCE)?,
+        Field::ClipSkip => rare.clip_skip = u32::try_from(whole(cell, 0..=MAX_CLIP_SKIP)?).unwrap_or(0),
+        Field::OriginalSize => rare.micro.original_size = Some(both_sides(cell, any_side)?),
+        Field::CropsCoordsTopLeft => rare.micro.crops_coords_top_left = Some(both_sides(cell, any_side)?),
+        Field::TargetSize => rare.micro.target_size = Some(both_sides(cell, any_side)?),
+        Field::AestheticScore => rare.micro.aesthetic_score = Some(real(cell, 0.0..=10.0)?),
+        Field::NegativeAestheticScore => rare.micro.negative_aesthetic_score = Some(real(cell, 0.0..=10.0)?),
         // Timesteps and sigmas are read when the number of steps is known.
         _ => {}
     }
@@ -257,13 +280,13 @@ fn any_side(cell: &str) -> Result<u32, Problem> {
 }
 
 /// Returns the prompt in a trimmed cell. One that shows nothing is an error unless `allow_empty`.
-fn prompt(cell: &str, allow_empty: bool) -> Result<String, (&'static str, Problem)> {
+fn prompt(cell: &str, allow_empty: bool) -> Result<Box<str>, (&'static str, Problem)> {
     let blank = cell.chars().all(|character| character.is_whitespace() || invisible(character));
     if blank && !allow_empty {
         let hint = "write a prompt, or use `--allow-empty` for pictures without one";
         return Err(("empty_prompt", Problem::new("the prompt is empty", hint)));
     }
-    Ok(cell.to_string())
+    Ok(cell.into())
 }
 
 /// Returns a whole number from 1 to `max`.

@@ -21,7 +21,7 @@ use crate::job::Job;
 pub(super) struct Reading<'r> {
     rules: &'r Rules<'r>,
     reader: RowReader<'r>,
-    jobs: Vec<Job>,
+    jobs: Vec<Arc<Job>>,
     bad: Vec<BadRow>,
     notices: Notices,
     columns: Vec<String>,
@@ -158,9 +158,9 @@ impl<'r> Reading<'r> {
         match self.job(record, table, place)? {
             Ok(job) => {
                 if let Some(id) = &job.id {
-                    self.ids.add(id, &place, &self.files);
+                    self.ids.add(id, &place, &self.jobs, &self.files);
                 }
-                self.jobs.push(job);
+                self.jobs.push(Arc::new(job));
             }
             Err(errors) => self.refuse(record, table, place, errors),
         }
@@ -188,7 +188,7 @@ impl<'r> Reading<'r> {
     fn refuse(&mut self, record: &Record, table: &Table, place: Place, errors: Vec<Error>) {
         let id = rowcheck::usable_id(record, &table.header);
         if let Some(id) = &id {
-            self.ids.add(id, &place, &self.files);
+            self.ids.add_bad(id, &place, &self.jobs, &self.files);
         }
         let (cells, beyond) = original_cells(record, table);
         let key = id.unwrap_or_else(|| format!("{:09}", place.row));

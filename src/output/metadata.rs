@@ -42,8 +42,7 @@ impl MetadataRow {
 
     /// Returns the value of a pass-through column; empty where the row has none.
     fn extra(&self, column: &str) -> &str {
-        let cell = self.task.job.extra.iter().find(|(name, _)| &**name == column);
-        cell.map_or("", |(_, value)| value)
+        self.task.job.extra.get(column).unwrap_or("")
     }
 }
 
@@ -116,8 +115,8 @@ fn our_columns(provenance: &Provenance, rows: &[MetadataRow]) -> Vec<Column> {
         ("height", size(|row| row.task.job.height)),
         ("num_inference_steps", size(|row| row.task.job.num_inference_steps)),
         ("guidance_scale", number(|row| row.task.job.guidance_scale)),
-        ("guidance_rescale", number(|row| row.task.job.guidance_rescale)),
-        ("eta", number(|row| row.task.job.eta)),
+        ("guidance_rescale", number(|row| row.task.job.rare().guidance_rescale)),
+        ("eta", number(|row| row.task.job.rare().eta)),
         ("scheduler", text(|row| &row.task.job.scheduler)),
         ("settings", strings(rows.iter().map(|row| row.task.job.rare_settings().to_string()))),
         ("noise", same(&provenance.noise)),

@@ -63,15 +63,15 @@ impl Parameters {
     pub fn new(task: &ImageTask, provenance: &Provenance, sampler: impl Into<String>) -> Self {
         let job = &*task.job;
         Parameters {
-            prompt: job.prompt.clone(),
-            negative_prompt: job.negative_prompt.clone(),
+            prompt: job.prompt.to_string(),
+            negative_prompt: job.negative_prompt.to_string(),
             seed: task.seed,
-            scheduler: job.scheduler.clone(),
+            scheduler: job.scheduler.to_string(),
             sampler: sampler.into(),
             num_inference_steps: job.num_inference_steps,
             guidance_scale: job.guidance_scale,
-            guidance_rescale: job.guidance_rescale,
-            eta: job.eta,
+            guidance_rescale: job.rare().guidance_rescale,
+            eta: job.rare().eta,
             width: job.width,
             height: job.height,
             settings: job.rare_settings(),

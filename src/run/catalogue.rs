@@ -273,7 +273,7 @@ impl Catalogue {
             feed(&mut hasher, &made.blake3.0);
             feed(&mut hasher, &[u8::from(made.suspect)]);
             feed(&mut hasher, &job.row.to_le_bytes());
-            for (name, cell) in &job.extra {
+            for (name, cell) in job.extra.iter() {
                 feed(&mut hasher, name.as_bytes());
                 feed(&mut hasher, cell.as_bytes());
             }

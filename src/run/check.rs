@@ -64,10 +64,10 @@ fn report(prepared: &Prepared, plan: &Plan, truncated: u64) -> CheckReport {
     for task in all() {
         let job = &*task.job;
         *sizes.entry(format!("{}x{}", job.width, job.height)).or_insert(0) += 1;
-        *schedulers.entry(job.scheduler.clone()).or_insert(0) += 1;
-        texts.insert(job.prompt.as_str());
+        *schedulers.entry(job.scheduler.to_string()).or_insert(0) += 1;
+        texts.insert(&*job.prompt);
         if job.do_classifier_free_guidance() {
-            texts.insert(job.negative_prompt.as_str());
+            texts.insert(&*job.negative_prompt);
         }
     }
     let steps = || all().map(|task| task.job.num_inference_steps);

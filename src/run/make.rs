@@ -37,6 +37,7 @@ pub struct Maker<'a> {
     options: &'a RunOptions,
     networks: Networks,
     settings: Settings,
+    model_hash: &'a str,
 }
 
 /// Where pictures go, and who watches.
@@ -53,6 +54,8 @@ pub struct Desk<'a> {
     pub tally: &'a Tally,
     /// Milliseconds that the writer was busy.
     pub writing: AtomicU64,
+    /// Why the beginning of work could not be written down.
+    pub fault: Mutex<Option<Error>>,
 }
 
 impl<'a> Maker<'a> {
@@ -60,19 +63,16 @@ impl<'a> Maker<'a> {
     ///
     /// # Errors
     /// Library, device or a network cannot be loaded.
-    pub fn load(
-        prepared: &'a Prepared,
-        options: &'a RunOptions,
-        folder: &RunFolder,
-        with_images: bool,
-        model_hash: &str,
-    ) -> Result<Self> {
+    pub fn load(prepared: &'a Prepared, options: &'a RunOptions, desk: &Desk<'a>, with_images: bool) -> Result<Self> {
+        let (folder, model_hash) = (desk.folder, &*desk.provenance.model_hash);
         let runtime = Runtime::load(options.ort_lib.as_deref())?;
         let mut networks = load(&runtime, prepared, options, with_images)?;
         let (spec, device, onnxruntime) = (&prepared.spec, options.device, runtime.build_info());
         let probing = Probing { spec, model_hash, device, onnxruntime, folder };
         let settings = probing.safe(&mut networks, settings(prepared, options))?;
-        Ok(Maker { prepared, options, networks, settings })
+        let maker = Maker { prepared, options, networks, settings, model_hash };
+        maker.remembered(folder).recall(&desk.tally.engine.limits);
+        Ok(maker)
     }
 
     /// Makes and writes `tasks`; with `alone`, as the only ones in flight. Returns early where the desk says so.
@@ -88,15 +88,9 @@ impl<'a> Maker<'a> {
         spool: Option<&mut Spool>,
     ) -> Result<()> {
         let (prepared, options) = (self.prepared, self.options);
-        let (device, settings) = (options.device, self.settings);
-        let model_hash = &desk.provenance.model_hash;
-        let remembered = Remembered { model_hash, device, settings, folder: desk.folder };
-        let counters = &desk.tally.engine;
-        remembered.read_into(&counters.limits);
         let Networks { text_encoders, unet, vae_decoder, vae_decoder_fp32, vae_encoder } = &mut self.networks;
         let mut vae = TilingDecoder::new(vae_decoder, &prepared.spec, options.vae_tiling)?;
-        let fine_vae = vae_decoder_fp32.as_mut();
-        let fine_vae = fine_vae.map(|vae| TilingDecoder::new(vae, &prepared.spec, options.vae_tiling));
+        let fine_vae = vae_decoder_fp32.as_mut().map(|vae| TilingDecoder::new(vae, &prepared.spec, options.vae_tiling));
         let mut fine_vae = fine_vae.transpose()?;
         let (config, recipe) = (&prepared.scheduler_config, &prepared.spec.recipe);
         let plan = plan(tasks);
@@ -110,11 +104,11 @@ impl<'a> Maker<'a> {
             vae: &mut vae,
             fine_vae: fine_vae.as_mut().map(|vae| vae as &mut dyn VaeDecoder),
             latents: &recipe.latents,
-            settings,
-            counters,
+            settings: self.settings,
+            counters: &desk.tally.engine,
             begin: &begin,
         };
-        let Desk { folder, provenance, journal, stop, tally, writing } = desk;
+        let Desk { folder, provenance, journal, stop, tally, writing, .. } = desk;
         let format = options.image_format;
         let written = std::thread::scope(|scope| {
             let (sender, outcomes) = bounded(OUTCOMES_WAITING);
@@ -131,8 +125,12 @@ impl<'a> Maker<'a> {
             drop(sender);
             writer.join().expect("the writer does not panic")
         });
-        remembered.write(&counters.limits);
-        written
+        self.remembered(folder).write(&tally.engine.limits);
+        written.and_then(|()| desk.fault.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err))
+    }
+
+    fn remembered<'b>(&'b self, folder: &'b RunFolder) -> Remembered<'b> {
+        Remembered { model_hash: self.model_hash, device: self.options.device, settings: self.settings, folder }
     }
 }
 
@@ -142,12 +140,13 @@ impl Desk<'_> {
     fn begin(&self, tasks: &[ImageTask], alone: bool) -> bool {
         let keys = tasks.iter().map(ImageTask::key).collect();
         let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
-        let written = journal.append(&[Record::Begin { keys, alone }]);
-        if let Err(error) = &written {
-            // The writer meets the same fault, and ends the run with it.
-            tracing::warn!("{error}");
+        match journal.append(&[Record::Begin { keys, alone }]) {
+            Ok(()) => true,
+            Err(error) => {
+                self.fault.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                false
+            }
         }
-        written.is_ok()
     }
 }
 

@@ -139,19 +139,19 @@ impl Run<'_> {
         report::warn_of_full_disk(&folder, &catalogue, &to_make, self.options.image_format);
         let counts = Counts { images: images_in(&catalogue, &own), skipped: made_in(&catalogue, &own) };
         let (planned, planned_evaluations) = (to_make.len() as u64, lane_evaluations(&to_make));
-        let with_images = to_make.iter().any(|task| task.job.image.is_some());
+        let with_images = to_make.iter().any(|task| task.job.rare().image.is_some());
         drop(to_make);
         let tally = Tally { planned, planned_evaluations, ..Tally::default() };
         let (provenance, stop) = (self.provenance, self.stop);
-        let desk =
-            Desk { folder: &folder, provenance, journal: &journal, stop, tally: &tally, writing: AtomicU64::new(0) };
+        let (writing, fault) = (AtomicU64::new(0), Mutex::new(None));
+        let desk = Desk { folder: &folder, provenance, journal: &journal, stop, tally: &tally, writing, fault };
         let columns = self.prepared.manifest.extra_columns.clone();
         let sealed = state.all_sealed().map(|sealed| (sealed.shard, sealed.clone())).collect();
         // The journal's view takes as much memory as the catalogue, which has all of it that matters.
         drop(state);
         let sealer = Sealer { folder: &folder, provenance, columns: &columns, journal: &journal, sealed };
         let mut stages = Stages { prepare: self.started.elapsed().as_secs_f64(), ..Stages::default() };
-        let load = || Maker::load(self.prepared, self.options, &folder, with_images, &provenance.model_hash);
+        let load = || Maker::load(self.prepared, self.options, &desk, with_images);
         let working = Instant::now();
         let mut night = Night {
             desk: &desk,
@@ -200,7 +200,7 @@ impl Run<'_> {
                 if tally.planned > 0 {
                     tick(tally);
                 }
-                progress::show(tally, self.bars, over, &mut tick);
+                progress::show(tally, self.bars, over, &|| self.stop.asked_to_tell(), &mut tick);
             });
             let worked = work();
             over.store(true, Ordering::Release);
@@ -341,7 +341,7 @@ fn remove_spool(folder: &RunFolder, catalogue: &Catalogue) -> Result<()> {
 fn exit_code(summary: &Summary, max_failed: Option<MaxFailed>) -> u8 {
     let tolerated = max_failed.is_some_and(|limit| limit.allows(summary.failed_rows, summary.rows));
     match summary {
-        _ if summary.left > 0 => 75,
+        _ if summary.left > 0 => stop::STOPPED,
         _ if summary.failed_rows > 0 && !tolerated => 3,
         _ => 0,
     }

@@ -69,7 +69,7 @@ pub fn prepare(options: &JobOptions) -> Result<Prepared> {
         super::report_bad_rows(&manifest);
         manifest.strict()?;
     }
-    let jobs = std::mem::take(&mut manifest.jobs).into_iter().map(Arc::new).collect();
+    let jobs = std::mem::take(&mut manifest.jobs);
     let prompts = options.prompts;
     Ok(Prepared { spec, scheduler_config, tokenizers, prompts, defaults, manifest, jobs })
 }
@@ -153,7 +153,7 @@ impl Prepared {
         let chunks = |text| Chunks::new(&self.prompts.syntax.parse(text)?, tokenizer, LongPrompt::Truncate);
         jobs.par_iter()
             .flat_map_iter(|job| {
-                let texts = [job.prompt.as_str(), job.negative_prompt.as_str()];
+                let texts = [&*job.prompt, &*job.negative_prompt];
                 texts.into_iter().filter_map(|text| {
                     // Most texts have fewer bytes than the limit has tokens: no need to look closer.
                     if text.len() + 2 <= limit {
@@ -173,10 +173,10 @@ fn check_prompts(tokenizers: &[PromptTokenizer], style: PromptStyle, job: &Job) 
     if style.syntax == PromptSyntax::Plain && style.long != LongPrompt::Fail {
         return Ok(());
     }
-    let more = &job.texts;
+    let more = &job.rare().texts;
     let further = [&more.prompt_2, &more.prompt_3, &more.negative_prompt_2, &more.negative_prompt_3];
     let further = further.into_iter().filter_map(|text| text.as_deref());
-    for text in [job.prompt.as_str(), job.negative_prompt.as_str()].into_iter().chain(further) {
+    for text in [&*job.prompt, &*job.negative_prompt].into_iter().chain(further) {
         let segments = style.syntax.parse(text)?;
         for tokenizer in tokenizers {
             Chunks::new(&segments, tokenizer, style.long)?;

@@ -38,7 +38,7 @@ pub(super) struct Remembered<'a> {
 
 impl Remembered<'_> {
     /// Notes in `limits` what earlier runs with the same model, device and settings had to keep to.
-    pub(super) fn read_into(&self, limits: &Limits) {
+    pub(super) fn recall(&self, limits: &Limits) {
         for entry in self.learnt().limits.iter().filter(|entry| self.is_ours(entry)) {
             limits.note(entry.network, (entry.width, entry.height), entry.limit);
         }

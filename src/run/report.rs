@@ -101,20 +101,20 @@ pub fn write_failed(prepared: &Prepared, catalogue: &Catalogue, folder: &RunFold
 fn cell(job: &Job, column: &str) -> String {
     match column {
         "id" => job.key(),
-        "prompt" => job.prompt.clone(),
-        "negative_prompt" => job.negative_prompt.clone(),
+        "prompt" => job.prompt.to_string(),
+        "negative_prompt" => job.negative_prompt.to_string(),
         "seed" => job.seed.map(|seed| seed.to_string()).unwrap_or_default(),
-        "scheduler" => job.scheduler.clone(),
+        "scheduler" => job.scheduler.to_string(),
         "num_inference_steps" => job.num_inference_steps.to_string(),
         "guidance_scale" => job.guidance_scale.to_string(),
-        "guidance_rescale" => job.guidance_rescale.to_string(),
-        "eta" => job.eta.to_string(),
+        "guidance_rescale" => job.rare().guidance_rescale.to_string(),
+        "eta" => job.rare().eta.to_string(),
         "width" => job.width.to_string(),
         "height" => job.height.to_string(),
         "size" => format!("{}x{}", job.width, job.height),
-        "image" => path(&job.image),
-        "mask_image" => path(&job.mask_image),
-        "strength" if job.image.is_some() => job.strength.to_string(),
+        "image" => path(&job.rare().image),
+        "mask_image" => path(&job.rare().mask_image),
+        "strength" if job.rare().image.is_some() => job.rare().strength.to_string(),
         "num_images_per_prompt" => job.num_images_per_prompt.to_string(),
         other => rare(job, other).unwrap_or_else(|| pass_through(job, other)),
     }
@@ -128,31 +128,32 @@ fn path(image: &Option<ImageInput>) -> String {
 
 /// Returns one of the settings that few rows have, as a manifest writes it.
 fn rare(job: &Job, column: &str) -> Option<String> {
+    let rare = job.rare();
     let size = |(width, height): (u32, u32)| format!("{width}x{height}");
     let list = |levels: &Arc<[f64]>| levels.iter().map(f64::to_string).collect::<Vec<_>>().join(" ");
-    let (texts, micro) = (&job.texts, &job.micro);
+    let (texts, micro) = (&rare.texts, &rare.micro);
     match column {
         "prompt_2" => texts.prompt_2.clone(),
         "prompt_3" => texts.prompt_3.clone(),
         "negative_prompt_2" => texts.negative_prompt_2.clone(),
         "negative_prompt_3" => texts.negative_prompt_3.clone(),
-        "image_guidance_scale" if job.image.is_some() => Some(job.image_guidance_scale.to_string()),
-        "clip_skip" => (job.clip_skip > 0).then(|| job.clip_skip.to_string()),
+        "image_guidance_scale" if rare.image.is_some() => Some(rare.image_guidance_scale.to_string()),
+        "clip_skip" => (rare.clip_skip > 0).then(|| rare.clip_skip.to_string()),
         "original_size" => micro.original_size.map(size),
         "crops_coords_top_left" => micro.crops_coords_top_left.map(size),
         "target_size" => micro.target_size.map(size),
         "aesthetic_score" => micro.aesthetic_score.map(|score| score.to_string()),
         "negative_aesthetic_score" => micro.negative_aesthetic_score.map(|score| score.to_string()),
-        "timesteps" => job.timesteps.as_ref().map(list),
-        "sigmas" => job.sigmas.as_ref().map(list),
+        "timesteps" => rare.timesteps.as_ref().map(list),
+        "sigmas" => rare.sigmas.as_ref().map(list),
         _ => None,
     }
 }
 
 fn pass_through(job: &Job, column: &str) -> String {
     let renamed = format!("src_{column}");
-    let cell = job.extra.iter().find(|(name, _)| **name == *column || **name == *renamed);
-    cell.map(|(_, value)| value.clone()).unwrap_or_default()
+    let cell = job.extra.iter().find(|(name, _)| ***name == *column || ***name == *renamed);
+    cell.map(|(_, value)| value.to_string()).unwrap_or_default()
 }
 
 /// Replaces `status.json` while the run goes on. A status that cannot be written never ends a run.

@@ -49,7 +49,7 @@ fn thumbnail(options: &RunOptions, catalogue: &Catalogue, image: &Image) -> Resu
         job.guidance_scale,
         task.seed
     );
-    Ok(SheetItem { image, caption: job.prompt.clone(), small: settings })
+    Ok(SheetItem { image, caption: job.prompt.to_string(), small: settings })
 }
 
 /// As many columns as make the page about as wide as it is high.

@@ -69,7 +69,12 @@ impl Writer<'_> {
         let (mut pictures, mut failures) = (Vec::new(), Vec::new());
         for outcome in group {
             match outcome {
-                Outcome::Done(generated) => pictures.push(generated),
+                Outcome::Done(generated) => {
+                    if generated.is_suspect() {
+                        tracing::warn!("{}: the picture is all of one colour; it is kept", generated.task.key());
+                    }
+                    pictures.push(generated);
+                }
                 Outcome::Failed(task, error) => failures.push((task, error)),
             }
         }
@@ -97,9 +102,6 @@ impl Writer<'_> {
             .map(|generated| {
                 let suspect = generated.is_suspect();
                 let Generated { task, image, .. } = generated;
-                if suspect {
-                    tracing::warn!("{}: the picture is all of one colour; it is kept", task.key());
-                }
                 let parameters = Parameters::new(&task, provenance, a1111_name(&task.job.scheduler));
                 Ok(Encoded { bytes: picture::encode(&image, &parameters, format)?, task, suspect })
             })
