@@ -10,6 +10,7 @@ use crate::manifest::{self, MAX_FIELD};
 use crate::noise::NoiseKind;
 use crate::onnx::Device;
 use crate::output::layout::Format;
+use crate::output::{ImageFormat, ImageKind};
 use crate::prompt::{LongPrompt, PromptSyntax};
 use crate::run::logging::LogFormat;
 use crate::run::{DefaultFlags, JobOptions, Lanes, MaxFailed, RunOptions, ScheduleOptions, Share, VaeTiling};
@@ -231,6 +232,12 @@ pub struct RunArgs {
     /// How images are kept: folders of pictures with Parquet metadata, tars, or Parquet files with the pictures inside
     #[arg(long, default_value = "imagefolder", value_enum, env = "NIGHTSHIFT_FORMAT")]
     pub format: Format,
+    /// How pictures are encoded; each carries its parameters
+    #[arg(long, default_value = "png", value_enum, env = "NIGHTSHIFT_IMAGE_FORMAT")]
+    pub image_format: ImageKind,
+    /// Quality of JPEG and WebP pictures, 1 to 100; WebP is lossless at 100  [default: jpeg 95, webp 90]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=100), env = "NIGHTSHIFT_IMAGE_QUALITY")]
+    pub image_quality: Option<u8>,
     /// Images of a folder, tar or Parquet file
     #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000), env = "NIGHTSHIFT_SHARD_SIZE")]
     pub shard_size: u32,
@@ -398,6 +405,7 @@ impl RunArgs {
             vae_tiling: self.vae_tiling,
             contact_sheet: self.contact_sheet,
             format: self.format,
+            image_format: ImageFormat::new(self.image_format, self.image_quality),
             shard_size: self.shard_size,
             shard: self.shard,
             retry_failed: self.retry_failed,

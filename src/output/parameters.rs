@@ -82,6 +82,11 @@ impl Parameters {
         }
     }
 
+    /// Returns them as the JSON that pictures carry.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("a struct of strings and numbers is valid JSON")
+    }
+
     /// Returns the text that AUTOMATIC1111's web UI writes and other tools read (`modules/processing.py`,
     /// `create_infotext`, 1.10): prompt, negative prompt, one line of settings.
     pub fn a1111(&self) -> String {

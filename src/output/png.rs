@@ -21,7 +21,7 @@ const OUR_KEYWORD: &str = "nightshift";
 /// # Errors
 /// Kind `Unexpected`: the image has no pixels.
 pub fn encode(image: &RgbImage, text: &Parameters) -> Result<Vec<u8>> {
-    encode_with(image, &[(A1111_KEYWORD, text.a1111()), (OUR_KEYWORD, to_json(text))])
+    encode_with(image, &[(A1111_KEYWORD, text.a1111()), (OUR_KEYWORD, text.to_json())])
 }
 
 /// Returns `image` as a PNG file without text.
@@ -86,10 +86,6 @@ fn add_text<W: std::io::Write>(
     } else {
         encoder.add_itxt_chunk(keyword.to_string(), text.to_string())
     }
-}
-
-fn to_json(parameters: &Parameters) -> String {
-    serde_json::to_string(parameters).expect("a struct of strings and numbers is valid JSON")
 }
 
 fn damaged(what: &str) -> Error {

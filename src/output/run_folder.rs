@@ -253,7 +253,8 @@ fn refuse_foreign_data(out: &Path) -> Result<()> {
 
 fn is_foreign_data(name: &str) -> bool {
     let stem = name.split('.').next().unwrap_or(name);
-    ["images", "data"].contains(&name) || stem == "metadata" || name.ends_with(".tar") || name.ends_with(".png")
+    let ends = [".tar", ".png", ".jpg", ".jpeg", ".webp"];
+    ["images", "data"].contains(&name) || stem == "metadata" || ends.iter().any(|end| name.ends_with(end))
 }
 
 /// Removes what a crash left half-written, in the folders that are ours.

@@ -111,7 +111,7 @@ fn note_path(out: &Path) -> PathBuf {
 /// Hashes what was asked for: flags, bytes of the manifests, names, sizes and times of the model's files.
 fn request(options: &RunOptions) -> io::Result<String> {
     let mut hasher = blake3::Hasher::new();
-    let how = (&options.job, options.format, options.shard_size, options.vae_tiling);
+    let how = (&options.job, options.format, options.image_format, options.shard_size, options.vae_tiling);
     hasher.update(format!("{how:?}").as_bytes());
     for path in &options.job.manifests {
         hasher.update(&fs::metadata(path)?.len().to_le_bytes());

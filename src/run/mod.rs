@@ -136,7 +136,7 @@ impl Run<'_> {
         let own: BTreeSet<u32> = catalogue.shards().filter(|shard| self.options.shard.owns(*shard)).collect();
         let to_make = self.to_make(&catalogue, &own);
         report_too_long(self.prepared, &to_make);
-        report::warn_of_full_disk(&folder, &catalogue, &to_make);
+        report::warn_of_full_disk(&folder, &catalogue, &to_make, self.options.image_format);
         let counts = Counts { images: images_in(&catalogue, &own), skipped: made_in(&catalogue, &own) };
         let (planned, planned_evaluations) = (to_make.len() as u64, lane_evaluations(&to_make));
         let with_images = to_make.iter().any(|task| task.job.rare().image.is_some());
@@ -384,6 +384,8 @@ fn fingerprint(prepared: &Prepared, options: &RunOptions, provenance: &Provenanc
         vae_tiling: options.vae_tiling == VaeTiling::On,
         format: options.format.name().to_string(),
         shard_size: options.shard_size,
+        image_format: options.image_format.name().to_string(),
+        image_quality: options.image_format.quality(),
         manifests: vec![ManifestPrint {
             path: paths.join(", "),
             hash: prepared.manifest.hash.clone(),
