@@ -182,16 +182,15 @@ fn deadline(text: &str) -> Result<Duration, String> {
 fn until(text: &str, now: &jiff::ZonedDateTime) -> Result<Duration, String> {
     let wrong = |error: jiff::Error| format!("expected a time such as `07:00` or `2026-11-27T07:00:00`: {error}");
     let zone = now.time_zone();
-    let then = match text.parse::<jiff::civil::Time>() {
-        Ok(time) => {
+    // The instant first: a time of day is also read from one.
+    let then = match text.parse::<jiff::civil::DateTime>() {
+        Ok(then) => then.to_zoned_datetime(zone.clone()).map_err(wrong)?,
+        Err(_) => {
+            let time = text.parse::<jiff::civil::Time>().map_err(wrong)?;
             let today = now.date().to_datetime(time).to_zoned_datetime(zone.clone()).map_err(wrong)?;
             let tomorrow = || now.date().tomorrow()?.to_datetime(time).to_zoned_datetime(zone.clone());
             if today > *now { today } else { tomorrow().map_err(wrong)? }
         }
-        Err(_) => text
-            .parse::<jiff::civil::DateTime>()
-            .and_then(|then| then.to_zoned_datetime(zone.clone()))
-            .map_err(wrong)?,
     };
     Duration::try_from(now.duration_until(&then)).map_err(|_| format!("`{text}` is over"))
 }

@@ -74,6 +74,8 @@ pub struct Removed {
     pub shard: u32,
     /// What the journal knows of it.
     pub image: DoneImage,
+    /// Whether another picture has its name now: rows without id are called by their numbers. It cannot be kept then.
+    pub is_replaced: bool,
 }
 
 impl Catalogue {
@@ -347,11 +349,23 @@ fn moves(
             moves.push(Move { ordinal, from: from.to_string(), image: image.clone() });
         }
     }
-    let edited: HashSet<String> = unmade.iter().map(|&ordinal| images[ordinal].task.key()).collect();
+    let moved: HashSet<usize> = moves.iter().map(|found| found.ordinal).collect();
+    let keys = |moved_ones: bool| -> HashSet<String> {
+        let chosen = unmade.iter().filter(|ordinal| moved.contains(ordinal) == moved_ones);
+        chosen.map(|&ordinal| images[ordinal].task.key()).collect()
+    };
+    // A row that has the name of a picture and is to be made was edited; its old picture is no row's that is gone.
+    let (edited, renamed) = (keys(false), keys(true));
     let left = by_hash.into_values().flatten().filter(|(key, _)| !edited.contains(*key));
     let shard = |done: &DoneImage| layout.shard_in(&done.file_name).unwrap_or(0);
-    let removed = left.map(|(key, done)| Removed { key: key.to_string(), shard: shard(done), image: done.clone() });
-    let mut removed: Vec<_> = removed.collect();
+    let mut removed: Vec<Removed> = left
+        .map(|(key, done)| Removed {
+            key: key.to_string(),
+            shard: shard(done),
+            image: done.clone(),
+            is_replaced: renamed.contains(key),
+        })
+        .collect();
     removed.sort_unstable_by(|a, b| a.key.cmp(&b.key));
     (moves, removed)
 }
