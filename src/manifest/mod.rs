@@ -155,6 +155,12 @@ pub struct RowError {
 }
 
 impl Manifest {
+    /// Returns what a bad row calls itself, fit for a file name or not; its key where it says nothing.
+    pub fn custom_id<'a>(&self, row: &'a RowError) -> &'a str {
+        let id = self.columns.iter().position(|column| column == "id").and_then(|at| row.cells.get(at));
+        id.map(|id| id.trim()).filter(|id| !id.is_empty()).unwrap_or(&row.key)
+    }
+
     /// Checks that every row is good (`--strict`).
     ///
     /// # Errors

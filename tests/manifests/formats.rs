@@ -219,10 +219,11 @@ fn requests_of_openais_batch_api_are_rows() {
             "batch.jsonl: settings of OpenAI's have no effect and go to the metadata: `model`, `quality`, `user`",
         ]
     );
-    let bad = read_named("batch.jsonl", request("a", "{\"prompt\": \"\"}") + "\n" + &text[0], Options::default());
-    let bad = bad.expect("good structure");
-    assert_eq!((bad.jobs.len(), bad.errors[0].key.as_str()), (1, "a"));
-    assert_eq!(bad.errors[0].cells[0], "a", "the id is the first column here");
+    let lines =
+        [request("a/1", "{\"prompt\": \"x\"}"), text[0].clone(), request("b", "{}").replace("POST", "PUT"), "{".into()];
+    let bad = read_named("batch.jsonl", lines.join("\n"), Options::default()).expect("good structure");
+    let ids = bad.errors.iter().map(|row| (row.key.as_str(), bad.custom_id(row))).collect::<Vec<_>>();
+    assert_eq!(ids, [("000000000", "a/1"), ("b", "b"), ("000000003", "000000003")]);
 }
 
 #[test]
@@ -321,5 +322,35 @@ proptest! {
         bytes[at] = byte;
         bytes.truncate(if cut { at } else { bytes.len() });
         let _ = read_named("a.parquet", bytes, Options::default());
+    }
+}
+
+#[test]
+#[ignore = "a measurement: cargo test --release --test manifest -- --ignored --nocapture million"]
+fn a_million_rows_take_seconds_in_any_format() {
+    let prompts: Vec<String> =
+        (0..1_000_000).map(|row| format!("a small red heart, above a yellow ring {row}")).collect();
+    let line = |(row, prompt): (usize, &String)| {
+        format!("{{\"prompt\": \"{prompt}\", \"seed\": {row}, \"note\": \"heart\"}}\n")
+    };
+    let jsonl: String = prompts.iter().enumerate().map(line).collect();
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("prompt", Arc::new(StringArray::from_iter_values(&prompts))),
+        ("seed", Arc::new(Int64Array::from_iter_values(0..1_000_000))),
+        ("note", Arc::new(StringArray::from_iter_values(prompts.iter().map(|_| "heart")))),
+    ];
+    for (name, bytes) in [
+        ("a.jsonl", jsonl.clone().into_bytes()),
+        ("a.jsonl.gz", gzip(jsonl.as_bytes())),
+        ("a.jsonl.zst", zstd(jsonl.as_bytes())),
+        ("a.parquet", parquet(columns)),
+        ("a.txt", (prompts.join("\n") + "\n").into_bytes()),
+    ] {
+        let folder = Folder::new();
+        let path = folder.file(name, bytes);
+        let start = std::time::Instant::now();
+        let manifest = read_with(&[path], Options::default()).expect("good");
+        println!("{name}: {:.2} s", start.elapsed().as_secs_f64());
+        assert_eq!(manifest.jobs.len(), 1_000_000);
     }
 }
