@@ -13,7 +13,7 @@ use crate::prompt::{LongPrompt, PromptSyntax};
 use crate::run::logging::LogFormat;
 use crate::run::{DefaultFlags, JobOptions, Lanes, MaxFailed, RunOptions, ScheduleOptions, VaeTiling};
 
-/// Turns CSV manifests of prompts into folders of images, overnight, with exported ONNX graphs of latent diffusion models.
+/// Turns manifests of prompts into folders of images, overnight, with exported ONNX graphs of latent diffusion models.
 #[derive(Debug, Parser)]
 #[command(name = "nightshift", version, max_term_width = 110, after_help = EXAMPLES)]
 pub struct Cli {

@@ -191,8 +191,8 @@ fn equal_ids(id: &str, seen: &Seen<&str>, place: &Place, files: &Files) -> Error
     let other_file =
         Some(files.path(seen.row)).filter(|path| *path != place.path).map(|path| path.display().to_string());
     let there = match [other_file, line].into_iter().flatten().collect::<Vec<_>>().join(", ") {
-        where_ if where_.is_empty() => format!("row {}", seen.row),
-        where_ => format!("row {} ({where_})", seen.row),
+        told if told.is_empty() => format!("row {}", seen.row),
+        told => format!("row {} ({told})", seen.row),
     };
     let message = match id == other {
         true => format!("`{id}` is also the id of {there}"),
