@@ -1,6 +1,7 @@
 //! Parquet → rows: each column of texts, numbers or booleans is one of ours or passes through.
 
 use std::borrow::Cow;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 
 use arrow_array::cast::AsArray;
@@ -26,7 +27,7 @@ const BATCH: usize = 4096;
 
 /// Adds the rows of a Parquet file.
 pub(super) fn read(reading: &mut Reading, bytes: Vec<u8>, path: &Path) -> Result<()> {
-    let damaged = |error: &dyn std::fmt::Display| {
+    let damaged = |error: &str| {
         Error::new(ErrorKind::Manifest, "bad_parquet", format!("the Parquet file cannot be read: {error}"))
             .at(Location::file(path))
             .hint("write it again; snappy, zstd, gzip and lz4 are the compressions that can be read")
@@ -36,20 +37,29 @@ pub(super) fn read(reading: &mut Reading, bytes: Vec<u8>, path: &Path) -> Result
             .at(Location::file(path))
             .hint("fetch or write it again"));
     }
-    let builder = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes)).map_err(|error| damaged(&error))?;
+    let builder =
+        guarded(|| ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes))).map_err(|error| damaged(&error))?;
     let (wanted, names) = readable(&builder, reading, path)?;
-    let at = || Location::file(path);
     let header = header::of_columns(&names, &reading.rules.options, path, &mut reading.notices)?;
     let slots = header.names.iter().zip(&header.columns).map(|(name, column)| reading.slot(name, column)).collect();
     let table = Table { path, header, slots };
     reading.begin(path, table.header.position(Field::Id).map(|at| table.header.titles[at].clone()));
     let mask = ProjectionMask::roots(builder.parquet_schema(), wanted);
-    let batches = builder.with_projection(mask).with_batch_size(BATCH).build().map_err(|error| damaged(&error))?;
-    for batch in batches {
-        add(reading, &table, &batch.map_err(|error| damaged(&error).at(at()))?)?;
+    let mut batches =
+        guarded(|| builder.with_projection(mask).with_batch_size(BATCH).build()).map_err(|error| damaged(&error))?;
+    while let Some(batch) = guarded(|| batches.next().transpose()).map_err(|error| damaged(&error))? {
+        add(reading, &table, &batch)?;
     }
     reading.end(path, false);
     Ok(())
+}
+
+/// Returns what `read` returns. The library panics on some damaged files; that, too, is the file's error.
+fn guarded<T, E: ToString>(read: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
+    match panic::catch_unwind(AssertUnwindSafe(read)) {
+        Ok(read) => read.map_err(|error| error.to_string()),
+        Err(_) => Err("its parts do not fit together".to_string()),
+    }
 }
 
 /// Returns the numbers and the names of the columns that have cells. Others are left out, which is said.
