@@ -23,7 +23,7 @@ pub enum Fault {
 
 /// Returns the line for a request whose pictures are made, without a line break.
 pub fn response_line(custom_id: &str, pictures: &[Picture]) -> String {
-    let data: Vec<Value> = pictures.iter().map(Picture::to_json).collect();
+    let data: Vec<Value> = pictures.iter().map(|picture| picture.to_json()).collect();
     let line = Line { custom_id, names: &pictures.iter().map(|picture| picture.file_name).collect::<Vec<_>>() };
     // Nothing in an output folder may depend on the clock.
     let body = json!({ "created": 0, "data": data });
@@ -45,7 +45,7 @@ pub fn error_line(custom_id: &str, fault: Fault, code: &str, message: &str) -> S
 }
 
 impl Picture<'_> {
-    fn to_json(&self) -> Value {
+    fn to_json(self) -> Value {
         match self.revised_prompt {
             Some(prompt) => json!({ "url": self.file_name, "revised_prompt": prompt }),
             None => json!({ "url": self.file_name }),
