@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::engine::PromptStyle;
-use crate::manifest::{self, MAX_FIELD};
+use crate::manifest::{self, Format as ManifestFormat, MAX_FIELD};
 use crate::noise::NoiseKind;
 use crate::onnx::Device;
 use crate::output::layout::Format;
@@ -15,7 +15,7 @@ use crate::prompt::{LongPrompt, PromptSyntax};
 use crate::run::logging::LogFormat;
 use crate::run::{DefaultFlags, JobOptions, Lanes, MaxFailed, RunOptions, ScheduleOptions, Share, VaeTiling};
 
-/// Turns CSV manifests of prompts into folders of images, overnight, with exported ONNX graphs of latent diffusion models.
+/// Turns manifests of prompts into folders of images, overnight, with exported ONNX graphs of latent diffusion models.
 #[derive(Debug, Parser)]
 #[command(name = "nightshift", version, max_term_width = 110, after_help = EXAMPLES)]
 pub struct Cli {
@@ -68,7 +68,10 @@ pub struct SummaryArgs {
 /// What `run` and `check` share: manifests, model, defaults for empty cells.
 #[derive(Debug, Args)]
 pub struct JobArgs {
-    /// CSV files with a header row and at least a column `prompt`; `-` is standard input
+    /// Manifests: CSV, TSV, JSON lines, Parquet or one prompt a line, also .gz or .zst; `-` is standard input
+    ///
+    /// Each has at least a column `prompt`. A folder stands for the manifests in it, in the order of their names. Requests of
+    /// OpenAI's Batch API (/v1/images/generations) are read as they are.
     #[arg(required = true, value_name = "MANIFEST")]
     pub manifests: Vec<PathBuf>,
     /// Model folder with model_index.json, tokenizer, text_encoder, unet, vae_decoder and scheduler
@@ -142,6 +145,9 @@ pub struct DefaultArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Reading manifests")]
 pub struct ReadingArgs {
+    /// Format of the manifests: csv, tsv, jsonl, parquet or txt  [default: by the ending of the name, else by the content]
+    #[arg(long, value_name = "FORMAT")]
+    pub input_format: Option<ManifestFormat>,
     /// Column that holds the prompt  [default: prompt, text or caption]
     #[arg(long, value_name = "NAME")]
     pub prompt_col: Option<String>,
@@ -377,6 +383,7 @@ impl JobArgs {
 impl ReadingArgs {
     fn into_options(self) -> manifest::Options {
         manifest::Options {
+            format: self.input_format,
             prompt_col: self.prompt_col,
             id_col: self.id_col,
             encoding: self.encoding,

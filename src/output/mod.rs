@@ -2,8 +2,8 @@
 //!
 //! What lands under a final name is whole: [`durable`] writes dot temps, syncs them, renames them and syncs the folder,
 //! a batch at a time. [`run_folder`] opens `OUT` (lock, fingerprint); [`imagefolder`], [`metadata`] and [`failed`] say
-//! which files hold what; [`picture`] and [`contact_sheet`] turn pictures into bytes. Every effect on the disk goes through
-//! [`disk::Disk`], so that a test can let any of them fail. This module decides nothing about what to make.
+//! which files hold what, [`openai`] how requests of a batch are answered; [`picture`] and [`contact_sheet`] turn pictures
+//! into bytes. Every effect on the disk goes through [`disk::Disk`], so that a test can let any of them fail. This module decides nothing about what to make.
 
 pub mod contact_sheet;
 pub mod disk;
@@ -15,6 +15,7 @@ pub mod imagefolder;
 mod jpeg;
 pub mod layout;
 pub mod metadata;
+pub mod openai;
 pub mod parameters;
 pub mod parquet_shard;
 pub mod picture;
