@@ -1,6 +1,7 @@
 //! The one place that knows the order of things: prepare, open the output folder, load the networks, make what is
 //! missing, write it down, sum up.
 
+mod batch;
 mod catalogue;
 mod check;
 mod crash;
@@ -255,6 +256,7 @@ impl Run<'_> {
         let failed = catalogue.failures().keys().filter(|ordinal| in_scope(ordinal)).count() as u64;
         let (images, made) = (images_in(catalogue, scope), made_in(catalogue, scope));
         let failed_rows = report::write_failed(self.prepared, catalogue, folder)?;
+        batch::write(self.prepared, catalogue, folder)?;
         let contact_sheet = sheet::write(self.options, catalogue, tally.done.load(Ordering::Relaxed) > 0)?;
         stages.finish = finishing.elapsed().as_secs_f64();
         let mut summary = Summary {
