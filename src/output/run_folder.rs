@@ -82,6 +82,11 @@ impl RunFolder {
         Ok(RunFolder { out: out.to_path_buf(), durable, previous, leases, opening, worker: worker_lease, alone })
     }
 
+    /// Returns the name of this worker.
+    pub fn worker(&self) -> &str {
+        self.worker.name()
+    }
+
     /// Lets other workers open the folder.
     pub fn opened(&mut self) {
         self.opening = None;

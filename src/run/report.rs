@@ -8,6 +8,7 @@ use std::time::Instant;
 use super::catalogue::{Catalogue, Failure};
 use super::prepare::{Prepared, Truncation};
 use super::progress::Tally;
+use super::sharding::Share;
 use super::summary::Summary;
 use crate::error::Result;
 use crate::job::{ImageInput, ImageTask, Job};
@@ -181,7 +182,11 @@ pub fn write_status(folder: &RunFolder, summary: &Summary, state: RunState) {
 fn write(folder: &RunFolder, state: RunState, total: u64, done: u64, failed: u64, rate: f64, eta: Option<f64>) {
     let (pid, host) = (std::process::id(), run_folder::host());
     let status = Status { state, total, done, failed, rate, eta, pid, host, updated: 0 };
-    if let Err(error) = status::write(folder.durable(), folder.path(), &status) {
+    let written = match folder.worker() {
+        worker if worker == Share::WHOLE.worker() => status::write(folder.durable(), folder.path(), &status),
+        worker => status::write_share(folder.durable(), folder.path(), worker, &status),
+    };
+    if let Err(error) = written {
         tracing::warn!("{error}");
     }
 }
