@@ -164,11 +164,8 @@ fn main() {
     bench.make(vec![all.clone()]);
     println!("{ROWS} rows of 4 to 50 steps, half with guidance; {LANES} lanes; each way twice, the faster counts\n");
     println!("way                seconds  images/s  UNet calls  lanes used  pool's speed against it");
-    let ways: [(&str, fn(&[ImageTask]) -> Vec<Vec<ImageTask>>); 3] = [
-        ("pool", |all| vec![all.to_vec()]),
-        ("equal batches", equal_batches),
-        ("batches in order", batches_in_order),
-    ];
+    let ways: [(&str, fn(&[ImageTask]) -> Vec<Vec<ImageTask>>); 3] =
+        [("pool", |all| vec![all.to_vec()]), ("equal batches", equal_batches), ("batches in order", batches_in_order)];
     let mut best: Vec<Option<Took>> = ways.iter().map(|_| None).collect();
     for _ in 0..2 {
         for (way, best) in ways.iter().zip(&mut best) {

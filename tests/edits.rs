@@ -63,7 +63,11 @@ fn only_new_and_changed_rows_are_made_and_moved_ones_are_renamed() {
             let before: Vec<Vec<u8>> = pictures(&out).into_values().collect();
             let context = format!("{layout}, seeds {seeds}: {name}");
             let summary = night_to(0, &write(&file, rows), &out, &flags(layout, &[]));
-            assert_eq!((&summary["made"], &summary["failed"], &summary["left"]), (&made.into(), &0.into(), &0.into()), "{context}");
+            assert_eq!(
+                (&summary["made"], &summary["failed"], &summary["left"]),
+                (&made.into(), &0.into(), &0.into()),
+                "{context}"
+            );
             assert_eq!(summary["removed"], removed, "{context}");
             let after = pictures(&out);
             let kept = after.values().filter(|bytes| before.contains(bytes)).count();
@@ -171,7 +175,10 @@ fn another_model_or_other_defaults_are_another_run() {
         let output = command.output().expect("the binary starts");
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(12), "{flags:?}: {said}");
-        assert!(said.contains(&format!("`{field}`")) && started.elapsed() < Duration::from_secs(2), "{flags:?}: {said}");
+        assert!(
+            said.contains(&format!("`{field}`")) && started.elapsed() < Duration::from_secs(2),
+            "{flags:?}: {said}"
+        );
     }
     assert_eq!(dataset(&out), before);
     let (code, said) = night(&file, &out, &[]);

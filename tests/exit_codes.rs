@@ -53,7 +53,8 @@ fn the_summary_counts_what_is_on_disk() {
         let count = |summary: &serde_json::Value, name: &str| summary[name].as_u64().unwrap_or(u64::MAX);
         assert_eq!((count(&part, "made"), count(&part, "left")), (2, 4), "{layout}: {part}");
         let summary = night_to(3, &rows, &out, &flags);
-        let counts = ["rows", "images", "made", "skipped", "failed", "left", "failed_rows"].map(|name| count(&summary, name));
+        let counts =
+            ["rows", "images", "made", "skipped", "failed", "left", "failed_rows"].map(|name| count(&summary, name));
         assert_eq!(counts, [4, 6, 2, 2, 2, 0, 2], "{layout}: {summary}");
         assert_eq!(counts[1], counts[2] + counts[3] + counts[4] + counts[5], "it adds up");
         let files = dataset(&out);
@@ -62,7 +63,8 @@ fn the_summary_counts_what_is_on_disk() {
             "webdataset" => {
                 let mut pictures = 0;
                 let path = out.join("000000.tar");
-                nightshift::output::webdataset::read(&path, |name, _| pictures += usize::from(name.ends_with(".png"))).expect("whole");
+                nightshift::output::webdataset::read(&path, |name, _| pictures += usize::from(name.ends_with(".png")))
+                    .expect("whole");
                 pictures
             }
             _ => {

@@ -76,7 +76,13 @@ fn a_million_rows() {
     let files = whole.samples.iter().map(|(_, _, files)| *files).max().unwrap_or(0);
     println!(
         "made them in {:.0} s ({:.0} images/s), memory {} MiB at {} images and {} MiB at {}, peak {} MiB, {files} files open",
-        whole.seconds, 1e6 / whole.seconds, early.1, early.0, late.1, late.0, whole.peak
+        whole.seconds,
+        1e6 / whole.seconds,
+        early.1,
+        early.0,
+        late.1,
+        late.0,
+        whole.peak
     );
     assert!(late.1 as f64 <= 1.05 * early.1 as f64 && files <= 256);
     let again = watch(&rows, &out, &flags);

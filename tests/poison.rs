@@ -42,7 +42,11 @@ fn poison_rows_cost_nobody_else_anything() {
     let flags = ["--steps", "2", "--long-prompt", "fail"];
     let summary = night_to(3, &file, &out, &flags);
     let bad = expected.len() as u64;
-    assert_eq!((summary["made"].as_u64(), summary["failed_rows"].as_u64()), (Some(count as u64 - bad), Some(bad)), "{summary}");
+    assert_eq!(
+        (summary["made"].as_u64(), summary["failed_rows"].as_u64()),
+        (Some(count as u64 - bad), Some(bad)),
+        "{summary}"
+    );
     let mut failed = csv::Reader::from_path(out.join(".nightshift/failed.csv")).expect("rows failed");
     let told: Vec<(String, String)> = failed
         .byte_records()
@@ -55,7 +59,10 @@ fn poison_rows_cost_nobody_else_anything() {
         .collect();
     let expected: Vec<(String, String)> = expected.into_iter().map(|(id, code)| (id, code.to_string())).collect();
     assert_eq!(told, expected);
-    assert_eq!(summary["made"].as_u64(), Some(dataset(&out).keys().filter(|name| name.ends_with(".png")).count() as u64));
+    assert_eq!(
+        summary["made"].as_u64(),
+        Some(dataset(&out).keys().filter(|name| name.ends_with(".png")).count() as u64)
+    );
     // What failed is tried again, and what was made is not.
     let again = night_to(3, &file, &out, &flags);
     assert_eq!((again["made"].as_u64(), again["failed_rows"].as_u64()), (Some(0), Some(bad)), "{again}");
@@ -242,7 +249,8 @@ fn a_full_disk_ends_the_run_and_spoils_nothing() {
             assert_eq!((error.kind(), error.code()), (ErrorKind::Storage, "disk_full"), "{layout}, {room}: {error}");
             assert!(error.message().contains("bytes are free"), "{error}");
             for (name, bytes) in dataset(&out) {
-                let is_picture = name.ends_with(".png") && !name.rsplit('/').next().unwrap_or_default().starts_with('.');
+                let is_picture =
+                    name.ends_with(".png") && !name.rsplit('/').next().unwrap_or_default().starts_with('.');
                 assert!(!is_picture || expected[&name] == bytes, "{layout}, {room}: {name}");
             }
             fs::remove_dir_all(out.join(".nightshift/locks")).expect("as the death of this process would");

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::catalogue::{Catalogue, Failure};
-use super::prepare::{Prepared, Truncation};
+use super::prepare::{Prepared, Truncations};
 use super::progress::Tally;
 use super::sharding::Share;
 use super::summary::Summary;
@@ -38,13 +38,14 @@ pub fn report_bad_rows(manifest: &Manifest) {
 }
 
 /// Logs which texts are longer than the text encoder takes.
-pub fn report_truncations(truncations: &[Truncation]) {
-    for cut in truncations.iter().take(NAMED_CUTS) {
+pub fn report_truncations(truncations: &Truncations) {
+    for cut in truncations.first.iter().take(NAMED_CUTS) {
         let shown: String = cut.cut.chars().take(60).collect();
         tracing::warn!("{}: {} tokens, the model reads {}: `{shown}` is cut off", cut.key, cut.count, cut.limit);
     }
-    if truncations.len() > NAMED_CUTS {
-        tracing::warn!("{} texts are longer than what the model reads", truncations.len());
+    if truncations.first.len() > NAMED_CUTS {
+        let about = if truncations.is_estimate { "about " } else { "" };
+        tracing::warn!("{about}{} texts are longer than what the model reads", truncations.count);
     }
 }
 

@@ -62,12 +62,7 @@ fn unpack(options: &RunOptions, catalogue: &Catalogue, pictures: &[&Image]) -> H
     found
 }
 
-fn thumbnail(
-    options: &RunOptions,
-    path: &str,
-    image: &Image,
-    packed: &HashMap<String, Vec<u8>>,
-) -> Option<SheetItem> {
+fn thumbnail(options: &RunOptions, path: &str, image: &Image, packed: &HashMap<String, Vec<u8>>) -> Option<SheetItem> {
     let task = &image.task;
     let bytes = match packed.get(path) {
         Some(bytes) => bytes.clone(),
