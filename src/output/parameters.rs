@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde::{Deserialize, Serialize};
 
 use crate::job::{ImageTask, RareSettings};
+use crate::journal::{Digest, RowHash};
 
 /// What is the same for all pictures of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +49,10 @@ pub struct Parameters {
     /// What few rows set besides: strength, clip_skip, sizes and so on; pictures are named by hashes.
     #[serde(flatten)]
     pub settings: RareSettings,
+    /// Hash of what the row asks for ([`ImageTask::row_hash`]), by which a run knows the picture again without its journal.
+    /// Pictures of versions before this field do not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub row_hash: Option<RowHash>,
     /// Name of the noise generator.
     pub noise: String,
     /// Name of the model.
@@ -75,6 +80,7 @@ impl Parameters {
             width: job.width,
             height: job.height,
             settings: job.rare_settings(),
+            row_hash: Some(Digest(task.row_hash())),
             noise: provenance.noise.clone(),
             model: provenance.model.clone(),
             model_hash: provenance.model_hash.clone(),
@@ -138,6 +144,7 @@ pub(super) mod tests {
             width: 64,
             height: 64,
             settings: RareSettings::default(),
+            row_hash: Some(Digest([7; 16])),
             noise: "torch-cpu".into(),
             model: "tiny-shapes".into(),
             model_hash: "0123456789abcdef".into(),
