@@ -13,6 +13,7 @@ pub mod fingerprint;
 pub mod imagefolder;
 pub mod layout;
 pub mod metadata;
+pub mod packed;
 pub mod parameters;
 pub mod parquet_shard;
 pub mod png;
