@@ -102,7 +102,7 @@ pub struct MicroConditioning {
 pub struct Job {
     /// 0-based number of the row among the data rows of all manifests of the run.
     pub row: u64,
-    /// 1-based line at which the row starts in its file.
+    /// 1-based line at which the row starts in its file; 0 where the file has no lines.
     pub line: u64,
     /// The row's `id`, if the manifest gives one.
     pub id: Option<Box<str>>,

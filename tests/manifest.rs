@@ -14,6 +14,8 @@ use proptest::prelude::*;
 
 #[path = "manifests/bad.rs"]
 mod bad;
+#[path = "manifests/formats.rs"]
+mod formats;
 
 fn defaults() -> Defaults {
     Defaults {
@@ -119,7 +121,7 @@ fn bad_files_say_what_is_wrong_and_how_to_fix_it() {
     let names: BTreeSet<&str> = bad::BAD.iter().map(|case| case.0).collect();
     for name in &names {
         let wanted: Vec<_> = bad::BAD.iter().filter(|case| case.0 == *name).collect();
-        let found = errors_of(&folder.join(format!("{name}.csv")));
+        let found = errors_of(&folder.join(if name.contains('.') { name.to_string() } else { format!("{name}.csv") }));
         assert_eq!(found.len(), wanted.len(), "{name}: {found:#?}");
         for (found, (_, kind, code, message, hint)) in found.iter().zip(wanted) {
             assert_eq!((found.0, found.1, &*found.2, &*found.3), (*kind, *code, *message, *hint), "{name}");
@@ -142,7 +144,9 @@ fn stem(name: std::ffi::OsString) -> String {
 fn paths_that_cannot_be_read_are_structure_errors() {
     let folder = Folder::new();
     let missing = folder.0.path().join("none.csv");
-    for (path, code) in [(missing.as_path(), "unreadable_file"), (folder.0.path(), "is_folder")] {
+    let empty = folder.0.path().join("empty");
+    fs::create_dir(&empty).expect("a folder");
+    for (path, code) in [(missing.as_path(), "unreadable_file"), (&empty, "no_manifest_in_folder")] {
         let error = read_with(&[folder.file("a.csv", "prompt\na cat\n"), path.to_path_buf()], Options::default())
             .expect_err("not readable");
         assert_eq!((error.kind(), error.code()), (ErrorKind::Manifest, code));

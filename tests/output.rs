@@ -41,6 +41,8 @@ fn fingerprint() -> RunFingerprint {
         vae_tiling: false,
         format: "imagefolder".into(),
         shard_size: 1000,
+        image_format: "png".into(),
+        image_quality: None,
         manifests: vec![ManifestPrint { path: "jobs/a.csv".into(), hash: "ff".into(), rows: 3 }],
     }
 }

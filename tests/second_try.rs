@@ -22,15 +22,18 @@ use nightshift::plan::{plan, tasks};
 use nightshift::scheduler::SchedulerConfig;
 use support::{fixtures, runtime};
 
+/// Whether a call is spoilt.
+type Spoilt = fn(call: usize) -> bool;
+
 /// A network that spoils the first entry of some of its calls.
 struct Flaky<'a, N: ?Sized> {
     network: &'a mut N,
     calls: usize,
-    spoilt: fn(call: usize) -> bool,
+    spoilt: Spoilt,
 }
 
 impl<'a, N: ?Sized> Flaky<'a, N> {
-    fn new(network: &'a mut N, spoilt: fn(usize) -> bool) -> Self {
+    fn new(network: &'a mut N, spoilt: Spoilt) -> Self {
         Flaky { network, calls: 0, spoilt }
     }
 
@@ -93,7 +96,7 @@ fn job(row: u64) -> Job {
 }
 
 /// Makes 24 pictures of three sizes with networks that spoil some calls.
-fn make(unet: fn(usize) -> bool, vae: fn(usize) -> bool, mut fine: Option<Absent>) -> Made {
+fn make(unet: Spoilt, vae: Spoilt, mut fine: Option<Absent>) -> Made {
     let spec = ModelSpec::open(fixtures().join("null")).expect("a model");
     let config = SchedulerConfig::from_json(&spec.scheduler_config).expect("a config");
     let mut networks = Networks::load(&runtime(), &spec, &SessionOptions::default(), false).expect("networks");
@@ -132,13 +135,13 @@ fn make(unet: fn(usize) -> bool, vae: fn(usize) -> bool, mut fine: Option<Absent
     made
 }
 
-const NEVER: fn(usize) -> bool = |_| false;
+const NEVER: Spoilt = |_| false;
 
 #[test]
 fn a_bit_that_flips_once_costs_nothing() {
     let healthy = make(NEVER, NEVER, None);
     assert_eq!((healthy.pictures.len(), healthy.repeated), (24, 0));
-    let faults: [(fn(usize) -> bool, fn(usize) -> bool); 3] = [
+    let faults: [(Spoilt, Spoilt); 3] = [
         (|call| call == 3, NEVER),
         (NEVER, |call| call == 1),
         // The last calls: the image comes back when its bucket is over.

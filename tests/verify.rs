@@ -1,50 +1,25 @@
 //! `verify` and `repair` through the binary, on folders that the null model makes: every fault is found, none is imagined, and
 //! after a repair the same command makes what is missing, to the byte.
 //!
-//! `CRASH_SEED=N` replays a test's faults; each prints its seed. The full counts of workflow.md (R5, R20):
-//! `cargo test --release --test verify -- --ignored`.
+//! `CRASH_SEED=N` plays a test's faults again; each prints its seed. `TORTURE=1` (`make torture`) does the full counts of R5 and
+//! R20. `--ignored a_million` looks at a million files.
 #![allow(clippy::unwrap_used)]
 
 mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use nightshift::journal::{Digest, Done, Journal, Record};
 use serde_json::Value;
-use support::{copy, fixtures, manifest, nightshift};
-use tempfile::{TempDir, tempdir};
+use support::night::{Dice, LAYOUTS, dataset, differences, fast_tempdir, null_model, times};
+use support::{copy, manifest, nightshift};
+use tempfile::TempDir;
 
-const FORMATS: [&str; 3] = ["imagefolder", "webdataset", "parquet"];
 /// Images of a shard.
 const SHARD: usize = 8;
-
-/// Random numbers that come again with their seed (SplitMix64).
-struct Random(u64);
-
-impl Random {
-    fn new(salt: u64) -> Random {
-        let seed = std::env::var("CRASH_SEED").ok().map(|seed| seed.parse().expect("CRASH_SEED is a number"));
-        let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
-        let seed = seed.unwrap_or(time % 1_000_000_007);
-        eprintln!("CRASH_SEED={seed}");
-        Random(seed.wrapping_add(salt << 32))
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % limit as u64) as usize
-    }
-
-    fn pick<'a, T>(&mut self, all: &'a [T]) -> &'a T {
-        &all[self.below(all.len())]
-    }
-}
 
 /// Rows with and without id, some with seeds; `word` may be one that the null model fails at.
 fn rows(count: usize, word: impl Fn(usize) -> &'static str) -> String {
@@ -69,8 +44,7 @@ struct Folder {
 
 impl Folder {
     fn new(format: &'static str) -> Folder {
-        let root = tempfile::tempdir_in("/dev/shm").or_else(|_| tempdir()).unwrap();
-        Folder { root, format }
+        Folder { root: fast_tempdir(), format }
     }
 
     fn out(&self) -> PathBuf {
@@ -86,7 +60,7 @@ impl Folder {
 
     fn run(&self, rows: &str, flags: &[&str]) -> (Option<i32>, Value, String) {
         let mut command = nightshift();
-        command.arg("run").arg(manifest(&self.root, rows)).arg("--model").arg(fixtures().join("null"));
+        command.arg("run").arg(manifest(&self.root, rows)).arg("--model").arg(null_model());
         command.arg("--out").arg(self.out()).args(["--format", self.format, "--shard-size"]).arg(SHARD.to_string());
         let output = command.arg("--json").args(flags).output().unwrap();
         let summary = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
@@ -133,9 +107,7 @@ impl Folder {
 
     /// Returns every file that loaders see, with its bytes.
     fn data(&self) -> BTreeMap<String, Vec<u8>> {
-        let mut files = BTreeMap::new();
-        collect(&self.out(), "", &mut files);
-        files
+        dataset(&self.out())
     }
 
     fn journal(&self) -> PathBuf {
@@ -143,22 +115,9 @@ impl Folder {
     }
 }
 
-fn collect(folder: &Path, name: &str, files: &mut BTreeMap<String, Vec<u8>>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let file = path.file_name().unwrap().to_string_lossy().into_owned();
-        let name = if name.is_empty() { file.clone() } else { format!("{name}/{file}") };
-        if path.is_dir() && file != ".nightshift" {
-            collect(&path, &name, files);
-        } else if path.is_file() {
-            files.insert(name, fs::read(&path).unwrap());
-        }
-    }
-}
-
 #[test]
 fn a_clean_folder_of_any_sort_has_no_findings() {
-    for format in FORMATS {
+    for format in LAYOUTS {
         let folder = Folder::new(format);
         folder.run_to(75, &plain(30), &["--limit", "11"]);
         folder.assert_clean("stopped early");
@@ -193,12 +152,11 @@ fn plain_lines(count: usize) -> Vec<&'static str> {
 
 #[test]
 fn suspects_and_failed_rows_and_a_contact_sheet_are_no_findings() {
-    for format in FORMATS {
+    for format in LAYOUTS {
         let folder = Folder::new(format);
         let words = |row| ["red", "blank", "nan", "overflow"][row % 4];
         let sheet = folder.out().join("sheet.png").to_string_lossy().into_owned();
-        let flags: &[&str] = if format == "imagefolder" { &["--contact-sheet", &sheet] } else { &[] };
-        let summary = folder.run_to(3, &rows(20, words), flags);
+        let summary = folder.run_to(3, &rows(20, words), &["--contact-sheet", &sheet]);
         assert_eq!((summary["suspect"].as_u64(), summary["failed"].as_u64()), (Some(5), Some(5)));
         folder.assert_clean("with suspects and failures");
     }
@@ -206,11 +164,11 @@ fn suspects_and_failed_rows_and_a_contact_sheet_are_no_findings() {
 
 #[test]
 fn a_live_folder_has_no_findings() {
-    for format in FORMATS {
+    for format in LAYOUTS {
         let folder = Folder::new(format);
         let csv = manifest(&folder.root, &rows(1500, |_| "red"));
         let mut command = nightshift();
-        command.arg("run").arg(csv).arg("--model").arg(fixtures().join("null")).arg("--out").arg(folder.out());
+        command.arg("run").arg(csv).arg("--model").arg(null_model()).arg("--out").arg(folder.out());
         command.args(["--format", format, "--shard-size", "50"]);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         while !folder.journal().is_file() {
@@ -289,6 +247,10 @@ fn what_is_no_output_folder_is_refused() {
     folder.assert_clean("with run.json back");
 }
 
+fn pick<'a, T>(dice: &mut Dice, all: &'a [T]) -> &'a T {
+    &all[dice.below(all.len())]
+}
+
 /// A fault, and what undoes it: files and their bytes, `None` for those that were not there.
 struct Fault {
     kind: &'static str,
@@ -317,41 +279,41 @@ impl Victim {
         Victim { files: now.into_keys().collect(), folder, older }
     }
 
-    fn hurt(&self, random: &mut Random) -> Fault {
+    fn hurt(&self, dice: &mut Dice) -> Fault {
         let at = |name: &str| self.folder.out().join(name);
-        let name = random.pick(&self.files).clone();
+        let name = pick(dice, &self.files).clone();
         let bytes = fs::read(at(&name)).unwrap();
         let put = |name: &str, bytes: &[u8]| fs::write(at(name), bytes).unwrap();
         let mut before = vec![(at(&name), Some(bytes.clone()))];
-        let (kind, path) = match random.below(7) {
+        let (kind, path) = match dice.below(7) {
             0 => {
                 fs::remove_file(at(&name)).unwrap();
                 ("missing", name)
             }
             1 => {
-                put(&name, &bytes[..random.below(bytes.len())]);
+                put(&name, &bytes[..dice.below(bytes.len())]);
                 ("cut", name)
             }
             2 => {
                 let mut bytes = bytes;
-                let bit = random.below(bytes.len() * 8);
+                let bit = dice.below(bytes.len() * 8);
                 bytes[bit / 8] ^= 1 << (bit % 8);
                 put(&name, &bytes);
                 ("changed", name)
             }
             3 => {
-                let folder = *random.pick(&["images/00001/", "images/", "data/", "images/00099/", ""]);
+                let folder = *pick(dice, &["images/00001/", "images/", "data/", "images/00099/", ""]);
                 let new =
-                    format!("{folder}stray-{}.{}", random.below(1000), if folder.is_empty() { "tar" } else { "png" });
+                    format!("{folder}stray-{}.{}", dice.below(1000), if folder.is_empty() { "tar" } else { "png" });
                 fs::create_dir_all(at(&new).parent().unwrap()).unwrap();
                 put(&new, &bytes);
                 before = vec![(at(&new), None)];
                 ("extra", new)
             }
             4 => {
-                let other = random.pick(&self.files).clone();
+                let other = pick(dice, &self.files).clone();
                 if other == name {
-                    return self.hurt(random);
+                    return self.hurt(dice);
                 }
                 let others = fs::read(at(&other)).unwrap();
                 before.push((at(&other), Some(others.clone())));
@@ -360,14 +322,14 @@ impl Victim {
                 ("swapped", name.min(other))
             }
             5 => {
-                let more: Vec<u8> = (0..=random.below(600)).map(|_| random.below(256) as u8).collect();
+                let more: Vec<u8> = (0..=dice.below(600)).map(|_| dice.below(256) as u8).collect();
                 put(&name, &[bytes, more].concat());
                 ("cut", name)
             }
             _ => {
                 let older: Vec<_> = self.older.iter().collect();
-                let Some((name, old)) = (!older.is_empty()).then(|| *random.pick(&older)) else {
-                    return self.hurt(random);
+                let Some((name, old)) = (!older.is_empty()).then(|| *pick(dice, &older)) else {
+                    return self.hurt(dice);
                 };
                 before = vec![(at(name), Some(fs::read(at(name)).unwrap()))];
                 put(name, old);
@@ -389,17 +351,19 @@ impl Fault {
     }
 }
 
-/// Hurts finished folders `count` times, and looks; every `mended`-th time also repairs and runs.
-fn faults_are_found(count: usize, mended: usize) {
-    let mut random = Random::new(1);
+#[test]
+fn every_fault_is_found_by_kind_and_path_and_mended() {
+    // Of R20's thousand every fourth is repaired, too.
+    let (count, mended) = (times(60, 1000), times(3, 4));
+    let mut dice = Dice::new("faults");
     let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
     let per_format = count.div_ceil(3);
-    for format in FORMATS {
+    for format in LAYOUTS {
         let victim = Victim::new(format);
         let whole = victim.folder.data();
         victim.folder.assert_clean("before any fault");
         for number in 0..per_format {
-            let fault = victim.hurt(&mut random);
+            let fault = victim.hurt(&mut dice);
             *kinds.entry(fault.kind).or_default() += 1;
             let expected = (fault.kind.to_string(), fault.path.clone());
             assert_eq!(victim.folder.found(), [expected], "{format}, fault {number}");
@@ -437,25 +401,13 @@ fn mend(folder: &Folder, fault: &Fault, whole: &BTreeMap<String, Vec<u8>>) {
         }
     }
     let now = folder.data();
-    let differs: Vec<_> = whole.keys().filter(|name| now.get(*name) != whole.get(*name)).collect();
-    assert!(differs.is_empty() && now.len() == whole.len(), "{format}: after {kind} {path}: {differs:?}");
+    assert_eq!(differences(&now, whole), Vec::<String>::new(), "{format}: after {kind} {path}");
     folder.assert_clean(&format!("after {kind} {path}, repaired and run"));
 }
 
 #[test]
-fn every_fault_is_found_by_kind_and_path_and_mended() {
-    faults_are_found(60, 3);
-}
-
-#[test]
-#[ignore = "a minute or two: the full count of R20"]
-fn a_thousand_faults_are_found_by_kind_and_path_and_mended() {
-    faults_are_found(1000, 4);
-}
-
-#[test]
 fn sizes_and_names_are_seen_without_reading() {
-    for format in FORMATS {
+    for format in LAYOUTS {
         let victim = Victim::new(format);
         let name = victim.files[0].clone();
         let path = victim.folder.out().join(&name);
@@ -473,7 +425,7 @@ fn sizes_and_names_are_seen_without_reading() {
 
 #[test]
 fn pictures_in_the_spool_are_looked_at_too() {
-    for format in &FORMATS[1..] {
+    for format in &LAYOUTS[1..] {
         let folder = Folder::new(format);
         folder.run_to(75, &plain(20), &["--limit", "5"]);
         let whole = folder.data();
@@ -495,10 +447,11 @@ fn pictures_in_the_spool_are_looked_at_too() {
     }
 }
 
-/// Flips bits of journals, `count` in all; `finished` or stopped early.
-fn flipped_journals_are_repaired(count: usize) {
-    let mut random = Random::new(2);
-    for format in FORMATS {
+#[test]
+fn a_journal_with_a_flipped_bit_is_told_and_repaired() {
+    let count = times(30, 1000);
+    let mut dice = Dice::new("flipped journals");
+    for format in LAYOUTS {
         let undisturbed = Folder::new(format);
         undisturbed.run_to(0, &plain(40), &[]);
         let whole = undisturbed.data();
@@ -510,16 +463,16 @@ fn flipped_journals_are_repaired(count: usize) {
             for _ in 0..count.div_ceil(6) {
                 fs::remove_dir_all(folder.out()).unwrap();
                 copy(&saved, &folder.out());
-                flip_and_repair(&folder, &mut random, &whole);
+                flip_and_repair(&folder, &mut dice, &whole);
             }
         }
     }
 }
 
-fn flip_and_repair(folder: &Folder, random: &mut Random, whole: &BTreeMap<String, Vec<u8>>) {
+fn flip_and_repair(folder: &Folder, dice: &mut Dice, whole: &BTreeMap<String, Vec<u8>>) {
     let mut bytes = fs::read(folder.journal()).unwrap();
     let end = bytes[..bytes.len() - 1].iter().rposition(|byte| *byte == b'\n').unwrap() + 1;
-    let bit = random.below(end * 8);
+    let bit = dice.below(end * 8);
     let line = bytes[..bit / 8].iter().filter(|byte| **byte == b'\n').count() + 1;
     bytes[bit / 8] ^= 1 << (bit % 8);
     fs::write(folder.journal(), &bytes).unwrap();
@@ -540,31 +493,21 @@ fn flip_and_repair(folder: &Folder, random: &mut Random, whole: &BTreeMap<String
 }
 
 #[test]
-fn a_journal_with_a_flipped_bit_is_told_and_repaired() {
-    flipped_journals_are_repaired(30);
-}
-
-#[test]
-#[ignore = "a minute or two: the full count of R5"]
-fn a_thousand_flipped_bits_of_journals_are_told_and_repaired() {
-    flipped_journals_are_repaired(1000);
-}
-
-#[test]
 fn a_journal_that_is_gone_is_written_again_from_the_pictures() {
-    for format in FORMATS {
+    let images = ["png", "jpeg", "webp"];
+    for (format, image) in LAYOUTS.iter().flat_map(|format| images.map(|image| (format, image))) {
         let folder = Folder::new(format);
         let words = |row| if row == 7 { "blank" } else { "red" };
-        folder.run_to(0, &rows(30, words), &[]);
+        folder.run_to(0, &rows(30, words), &["--image-format", image]);
         let whole = folder.data();
         fs::remove_dir_all(folder.out().join(".nightshift/journal")).unwrap();
         let found = folder.found();
         assert!(found.contains(&("missing".to_string(), ".nightshift/journal".to_string())), "{found:?}");
         assert_eq!(folder.repair()["adopted"], 30);
         folder.assert_clean("after the repair");
-        let summary = folder.run_to(0, &rows(30, words), &[]);
-        assert_eq!((summary["made"].as_u64(), summary["suspect"].as_u64()), (Some(0), Some(1)), "{format}");
-        assert!(folder.data() == whole, "{format}");
+        let summary = folder.run_to(0, &rows(30, words), &["--image-format", image]);
+        assert_eq!((summary["made"].as_u64(), summary["suspect"].as_u64()), (Some(0), Some(1)), "{format} {image}");
+        assert!(folder.data() == whole, "{format} {image}");
         folder.assert_clean("after the run");
     }
 }
@@ -591,7 +534,7 @@ fn a_picture_that_is_not_whole_is_not_taken_in() {
 
 #[test]
 fn a_renamed_file_goes_back_and_nothing_is_made() {
-    for format in FORMATS {
+    for format in LAYOUTS {
         let folder = Folder::new(format);
         folder.run_to(0, &plain(20), &[]);
         let whole = folder.data();
@@ -604,4 +547,40 @@ fn a_renamed_file_goes_back_and_nothing_is_made() {
         assert_eq!(folder.run_to(0, &plain(20), &[])["made"], 0);
         assert!(folder.data() == whole);
     }
+}
+
+/// A killed run may leave files that are older than their images, and nothing worse.
+#[test]
+fn a_killed_run_leaves_nothing_that_a_repair_cannot_mend() {
+    let mut dice = Dice::new("killed runs");
+    for format in LAYOUTS {
+        let undisturbed = Folder::new(format);
+        undisturbed.run_to(0, &plain(300), &[]);
+        let whole = undisturbed.data();
+        for _ in 0..times(4, 60) {
+            let folder = Folder::new(format);
+            kill(&folder, &mut dice);
+            kill(&folder, &mut dice);
+            let found = folder.found();
+            assert!(found.iter().all(|(kind, _)| kind == "stale"), "{format}: {found:?}");
+            folder.repair();
+            folder.assert_clean("killed and repaired");
+            folder.run_to(0, &plain(300), &[]);
+            assert_eq!(differences(&folder.data(), &whole), Vec::<String>::new(), "{format}");
+            folder.assert_clean("killed, repaired and run");
+        }
+    }
+}
+
+fn kill(folder: &Folder, dice: &mut Dice) {
+    let mut command = nightshift();
+    command.arg("run").arg(manifest(&folder.root, &plain(300))).arg("--model").arg(null_model());
+    command.arg("--out").arg(folder.out()).args(["--format", folder.format, "--shard-size"]).arg(SHARD.to_string());
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while !folder.journal().is_file() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    std::thread::sleep(std::time::Duration::from_millis(dice.below(250) as u64));
+    child.kill().unwrap();
+    child.wait().unwrap();
 }

@@ -6,15 +6,16 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::engine::PromptStyle;
-use crate::manifest::{self, MAX_FIELD};
+use crate::manifest::{self, Format as ManifestFormat, MAX_FIELD};
 use crate::noise::NoiseKind;
 use crate::onnx::Device;
 use crate::output::layout::Format;
+use crate::output::{ImageFormat, ImageKind};
 use crate::prompt::{LongPrompt, PromptSyntax};
 use crate::run::logging::LogFormat;
 use crate::run::{DefaultFlags, JobOptions, Lanes, MaxFailed, RunOptions, ScheduleOptions, Share, VaeTiling};
 
-/// Turns CSV manifests of prompts into folders of images, overnight, with exported ONNX graphs of latent diffusion models.
+/// Turns manifests of prompts into folders of images, overnight, with exported ONNX graphs of latent diffusion models.
 #[derive(Debug, Parser)]
 #[command(name = "nightshift", version, max_term_width = 110, after_help = EXAMPLES)]
 pub struct Cli {
@@ -71,7 +72,10 @@ pub struct SummaryArgs {
 /// What `run` and `check` share: manifests, model, defaults for empty cells.
 #[derive(Debug, Args)]
 pub struct JobArgs {
-    /// CSV files with a header row and at least a column `prompt`; `-` is standard input
+    /// Manifests: CSV, TSV, JSON lines, Parquet or one prompt a line, also .gz or .zst; `-` is standard input
+    ///
+    /// Each has at least a column `prompt`. A folder stands for the manifests in it, in the order of their names. Requests of
+    /// OpenAI's Batch API (/v1/images/generations) are read as they are.
     #[arg(required = true, value_name = "MANIFEST")]
     pub manifests: Vec<PathBuf>,
     /// Model folder with model_index.json, tokenizer, text_encoder, unet, vae_decoder and scheduler
@@ -145,6 +149,9 @@ pub struct DefaultArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Reading manifests")]
 pub struct ReadingArgs {
+    /// Format of the manifests: csv, tsv, jsonl, parquet or txt  [default: by the ending of the name, else by the content]
+    #[arg(long, value_name = "FORMAT")]
+    pub input_format: Option<ManifestFormat>,
     /// Column that holds the prompt  [default: prompt, text or caption]
     #[arg(long, value_name = "NAME")]
     pub prompt_col: Option<String>,
@@ -177,6 +184,27 @@ fn one_byte(text: &str) -> Result<u8, String> {
     }
 }
 
+/// Reads a time of day or an instant, and returns how long it is until then.
+fn deadline(text: &str) -> Result<Duration, String> {
+    until(text, &jiff::ZonedDateTime::now())
+}
+
+fn until(text: &str, now: &jiff::ZonedDateTime) -> Result<Duration, String> {
+    let wrong = |error: jiff::Error| format!("expected a time such as `07:00` or `2026-11-27T07:00:00`: {error}");
+    let zone = now.time_zone();
+    // The instant first: a time of day is also read from one.
+    let then = match text.parse::<jiff::civil::DateTime>() {
+        Ok(then) => then.to_zoned_datetime(zone.clone()).map_err(wrong)?,
+        Err(_) => {
+            let time = text.parse::<jiff::civil::Time>().map_err(wrong)?;
+            let today = now.date().to_datetime(time).to_zoned_datetime(zone.clone()).map_err(wrong)?;
+            let tomorrow = || now.date().tomorrow()?.to_datetime(time).to_zoned_datetime(zone.clone());
+            if today > *now { today } else { tomorrow().map_err(wrong)? }
+        }
+    };
+    Duration::try_from(now.duration_until(&then)).map_err(|_| format!("`{text}` is over"))
+}
+
 /// Flags of `run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
@@ -201,6 +229,9 @@ pub struct RunArgs {
     /// Stop after this time (`7h30m`) with exit code 75; the same command resumes
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, env = "NIGHTSHIFT_MAX_RUNTIME")]
     pub max_runtime: Option<Duration>,
+    /// Stop at this time of day (`07:00`, local time, the next one) or this instant (`2026-11-27T07:00:00`) with exit code 75
+    #[arg(long, value_name = "TIME", value_parser = deadline, env = "NIGHTSHIFT_DEADLINE")]
+    pub deadline: Option<Duration>,
     /// After SIGTERM or Ctrl-C, finish the images that are under way if it takes no longer than this
     #[arg(long, value_name = "TIME", default_value = "8s", value_parser = humantime::parse_duration, env = "NIGHTSHIFT_DRAIN_TIMEOUT")]
     pub drain_timeout: Duration,
@@ -210,6 +241,12 @@ pub struct RunArgs {
     /// How images are kept: folders of pictures with Parquet metadata, tars, or Parquet files with the pictures inside
     #[arg(long, default_value = "imagefolder", value_enum, env = "NIGHTSHIFT_FORMAT")]
     pub format: Format,
+    /// How pictures are encoded; each carries its parameters
+    #[arg(long, default_value = "png", value_enum, env = "NIGHTSHIFT_IMAGE_FORMAT")]
+    pub image_format: ImageKind,
+    /// Quality of JPEG and WebP pictures, 1 to 100; WebP is lossless at 100  [default: jpeg 95, webp 90]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=100), env = "NIGHTSHIFT_IMAGE_QUALITY")]
+    pub image_quality: Option<u8>,
     /// Images of a folder, tar or Parquet file
     #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000), env = "NIGHTSHIFT_SHARD_SIZE")]
     pub shard_size: u32,
@@ -393,6 +430,7 @@ impl JobArgs {
 impl ReadingArgs {
     fn into_options(self) -> manifest::Options {
         manifest::Options {
+            format: self.input_format,
             prompt_col: self.prompt_col,
             id_col: self.id_col,
             encoding: self.encoding,
@@ -414,12 +452,13 @@ impl RunArgs {
             lanes: self.lanes,
             threads: self.threads,
             max_failed: self.max_failed,
-            max_runtime: self.max_runtime,
+            max_runtime: [self.max_runtime, self.deadline].into_iter().flatten().min(),
             drain_timeout: self.drain_timeout,
             ort_lib: self.ort_lib,
             vae_tiling: self.vae_tiling,
             contact_sheet: self.contact_sheet,
             format: self.format,
+            image_format: ImageFormat::new(self.image_format, self.image_quality),
             shard_size: self.shard_size,
             shard: self.shard,
             retry_failed: self.retry_failed,
@@ -440,5 +479,27 @@ impl ScheduleArgs {
             model: self.model,
             config: self.config,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_is_the_next_time_of_that_name() {
+        let now: jiff::ZonedDateTime = "2026-11-26T19:00:00[UTC]".parse().expect("a time");
+        let hours = |text: &str| until(text, &now).map(|left| left.as_secs_f64() / 3600.0);
+        assert_eq!(hours("07:00"), Ok(12.0));
+        assert_eq!(hours("20:30"), Ok(1.5));
+        assert_eq!(hours("2026-11-27T19:00:00"), Ok(24.0));
+        assert!(hours("2026-11-26T18:00:00").is_err_and(|error| error.contains("is over")));
+        assert!(hours("soon").is_err());
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
     }
 }

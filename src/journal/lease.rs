@@ -155,6 +155,20 @@ impl Leases {
             .collect())
     }
 
+    /// Removes the leases of dead owners.
+    ///
+    /// # Errors
+    /// Kind `Storage`.
+    pub fn sweep(&self) -> Result<()> {
+        for (name, number) in self.files()? {
+            let path = self.path(&name, number);
+            if matches!(self.state_of(&path), LeaseState::Dead(_)) {
+                self.durable.remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+
     fn take_as(&self, name: &str, under: Option<&Lease>) -> Result<Result<Lease, Owner>> {
         self.durable.make_folder(&self.folder)?;
         let waiting = Instant::now();

@@ -1,7 +1,8 @@
 //! The journal's files: reading them all, writing one.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::record::{Line, Record, decode, encode, mark_at_end};
@@ -159,17 +160,78 @@ type Each<'a> = &'a mut dyn FnMut(Place, &Record);
 /// Returns what all files of `dir` say, and how many bytes of the file `own` are whole records.
 fn read_all(dir: &Path, own: Option<&Path>, each: Each<'_>) -> Result<(State, u64)> {
     let mut state = State::default();
-    let mut own_length = 0;
     for path in log_files(dir)? {
-        let length = read_file(&path, &mut |place, record| {
+        let read = read_file(&path, &mut |place, record| {
             each(place, &record);
             state.apply_from(place.session, record);
         })?;
-        if own == Some(&*path) {
-            own_length = length;
-        }
+        state.note_read(path, read);
     }
+    let own_length = own.map_or(0, |own| state.read_up_to(own).bytes);
     Ok((state, own_length))
+}
+
+/// How far a file was read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct ReadUpTo {
+    /// Bytes that are whole records.
+    pub(super) bytes: u64,
+    /// Number of the last session in them.
+    pub(super) session: u32,
+}
+
+/// What other workers write, read as it comes.
+#[derive(Debug)]
+pub struct Follower {
+    dir: PathBuf,
+    own: PathBuf,
+    /// What was read of each file.
+    read: HashMap<PathBuf, ReadUpTo>,
+    state: State,
+}
+
+impl Follower {
+    /// Returns a follower of all files beside `own`, from where `state` ends.
+    pub fn new(own: &Path, state: &State) -> Follower {
+        let dir = own.parent().unwrap_or(Path::new("")).to_path_buf();
+        Follower { dir, own: own.to_path_buf(), read: state.all_read().clone(), state: State::default() }
+    }
+
+    /// Reads what was added since, and returns all that was added since the beginning. A line that is not whole is read the next
+    /// time: it may be in the making.
+    ///
+    /// # Errors
+    /// Kind `Storage`: a file cannot be read.
+    pub fn catch_up(&mut self) -> Result<&State> {
+        for path in log_files(&self.dir)?.into_iter().filter(|path| *path != self.own) {
+            let mut upto = self.read.get(&path).copied().unwrap_or_default();
+            follow(&path, &mut upto, &mut self.state)?;
+            self.read.insert(path, upto);
+        }
+        Ok(&self.state)
+    }
+}
+
+/// Takes the whole records of a file from where it was read up to into `state`.
+fn follow(path: &Path, upto: &mut ReadUpTo, state: &mut State) -> Result<()> {
+    let failed = |error| storage_error("read", path, 0, error);
+    let mut file = File::open(path).map_err(failed)?;
+    if file.metadata().map_err(failed)?.len() <= upto.bytes {
+        return Ok(());
+    }
+    file.seek(SeekFrom::Start(upto.bytes)).map_err(failed)?;
+    let mut reader = BufReader::with_capacity(1 << 20, file);
+    let mut line = Vec::new();
+    while reader.read_until(b'\n', &mut line).map_err(failed)? > 0 {
+        let Line::Record(record) = decode(&line) else { break };
+        if let Record::Session { number } = record {
+            upto.session = number;
+        }
+        state.apply_from(upto.session, record);
+        upto.bytes += line.len() as u64;
+        line.clear();
+    }
+    Ok(())
 }
 
 /// Returns the journal's files, sorted by name.
@@ -191,8 +253,8 @@ struct BadLine {
     offset: u64,
 }
 
-/// Gives the records of one file to `each` and returns how many of its bytes are whole records.
-pub(super) fn read_file(path: &Path, each: &mut dyn FnMut(Place, Record)) -> Result<u64> {
+/// Gives the records of one file to `each` and returns how far it is whole.
+pub(super) fn read_file(path: &Path, each: &mut dyn FnMut(Place, Record)) -> Result<ReadUpTo> {
     let failed = |error| storage_error("read", path, 0, error);
     let mut reader = BufReader::with_capacity(1 << 20, File::open(path).map_err(failed)?);
     let (mut line, mut number, mut offset, mut session) = (Vec::new(), 0, 0, 0);
@@ -220,7 +282,7 @@ pub(super) fn read_file(path: &Path, each: &mut dyn FnMut(Place, Record)) -> Res
         offset += line.len() as u64;
         line.clear();
     }
-    Ok(bad.map_or(offset, |bad| bad.offset))
+    Ok(ReadUpTo { bytes: bad.map_or(offset, |bad| bad.offset), session })
 }
 
 /// The code of the error that a file is damaged before its end.

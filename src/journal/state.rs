@@ -2,9 +2,11 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::digest::{Blake3, RowHash};
+use super::log::ReadUpTo;
 use super::record::{Done, Failed, Record, Sealed, SpoolPlace};
 
 /// An image that is on disk.
@@ -80,6 +82,8 @@ pub struct State {
     former_seals: HashMap<u32, Vec<(u64, Blake3)>>,
     /// Names of spool files, each once.
     spools: HashSet<Arc<str>>,
+    /// How far each file was read.
+    read: HashMap<PathBuf, ReadUpTo>,
     session: u32,
 }
 
@@ -176,6 +180,21 @@ impl State {
     /// Takes in a record of the session that runs now.
     pub fn apply(&mut self, record: Record) {
         self.apply_from(self.session, record);
+    }
+
+    /// Notes how far a file was read.
+    pub(super) fn note_read(&mut self, path: PathBuf, upto: ReadUpTo) {
+        self.read.insert(path, upto);
+    }
+
+    /// Returns how far a file was read.
+    pub(super) fn read_up_to(&self, path: &Path) -> ReadUpTo {
+        self.read.get(path).copied().unwrap_or_default()
+    }
+
+    /// Returns how far all files were read.
+    pub(super) fn all_read(&self) -> &HashMap<PathBuf, ReadUpTo> {
+        &self.read
     }
 
     /// Returns the highest session number seen.

@@ -168,6 +168,12 @@ impl Field {
         }
     }
 
+    /// Returns whether its cells hold whole numbers.
+    pub fn is_whole(self) -> bool {
+        use Field::*;
+        matches!(self, Seed | NumInferenceSteps | Width | Height | NumImagesPerPrompt | ClipSkip)
+    }
+
     /// Returns whether its cells hold numbers.
     pub fn is_number(self) -> bool {
         use Field::*;

@@ -70,9 +70,47 @@ pub(super) fn understand(
     line: u64,
     notices: &mut Notices,
 ) -> Result<Header> {
-    let at = || Location::file(path).line(line);
+    whole(cells, options, path, ("the header reads", &|| Location::file(path).line(line)), notices)
+}
+
+/// Does the same for the columns of a file that has no lines.
+pub(super) fn of_columns(names: &[String], options: &Options, path: &Path, notices: &mut Notices) -> Result<Header> {
+    whole(names, options, path, ("the columns are", &|| Location::file(path)), notices)
+}
+
+fn whole(
+    cells: &[String],
+    options: &Options,
+    path: &Path,
+    (what, at): (&str, At),
+    notices: &mut Notices,
+) -> Result<Header> {
     let mut header = Header::default();
-    for cell in cells {
+    cells.iter().try_for_each(|cell| header.add(cell, options, path, at, notices))?;
+    header.complete(what, options, at)?;
+    header.settle(path, notices);
+    Ok(header)
+}
+
+/// Where a message about the header points.
+type At<'a> = &'a dyn Fn() -> Location;
+
+impl Header {
+    /// Returns the header of a file that is nothing but prompts.
+    pub fn of_prompts(options: &Options) -> Header {
+        // So that the same option reads failed.csv.
+        let name = options.prompt_col.as_deref().map_or(Field::Prompt.name(), str::trim).to_string();
+        let mut header = Header::default();
+        header.push(name.clone(), name, Column::Field(Field::Prompt));
+        header.settle(Path::new(""), &mut Notices::default());
+        header
+    }
+
+    /// Adds the column called `cell`.
+    ///
+    /// # Errors
+    /// Structure errors: its name is misspelt, or it means the same as another one.
+    pub fn add(&mut self, cell: &str, options: &Options, path: &Path, at: At, notices: &mut Notices) -> Result<()> {
         let name = cell.trim();
         let column = column_named(name, options).map_err(|error| error.at(at()))?;
         let written = match &column {
@@ -82,29 +120,43 @@ pub(super) fn understand(
             }
             _ => name.to_string(),
         };
-        if let Some(first) = header.clash(&written, &column) {
-            return Err(twice(&cells[first], cell).at(at()));
+        if let Some(first) = self.clash(&written, &column) {
+            return Err(twice(&self.titles[first], cell).at(at()));
         }
-        if let Column::Field(field) = column {
-            header.positions[field as usize] = Some(header.columns.len());
-        }
-        header.titles.push(shown(name));
-        header.names.push(written);
-        header.columns.push(column);
+        self.push(shown(name), written, column);
+        Ok(())
     }
-    header.required = header.columns.iter().rposition(|column| *column != Column::Unnamed).map_or(0, |last| last + 1);
-    if header.position(Field::Prompt).is_none() {
-        return Err(no_prompt(cells, options).at(at()));
-    }
-    if let Some(name) = options.id_col.as_deref().filter(|_| header.position(Field::Id).is_none()) {
-        return Err(no_column(name, "--id-col", cells).at(at()));
-    }
-    header.rename_reserved(path, notices);
-    header.extra = header.extra_names();
-    Ok(header)
-}
 
-impl Header {
+    fn push(&mut self, title: String, name: String, column: Column) {
+        if let Column::Field(field) = column {
+            self.positions[field as usize] = Some(self.columns.len());
+        }
+        self.titles.push(title);
+        self.names.push(name);
+        self.columns.push(column);
+    }
+
+    /// Checks that the columns that must be there are; `what` begins the list of those that are.
+    ///
+    /// # Errors
+    /// A structure error.
+    pub fn complete(&self, what: &str, options: &Options, at: At) -> Result<()> {
+        if self.position(Field::Prompt).is_none() {
+            return Err(self.no_prompt(what, options).at(at()));
+        }
+        match options.id_col.as_deref().filter(|_| self.position(Field::Id).is_none()) {
+            Some(name) => Err(self.no_column(name, "--id-col", what).at(at())),
+            None => Ok(()),
+        }
+    }
+
+    /// Works out what follows from the columns that are there so far.
+    pub fn settle(&mut self, path: &Path, notices: &mut Notices) {
+        self.required = self.columns.iter().rposition(|column| *column != Column::Unnamed).map_or(0, |last| last + 1);
+        self.rename_reserved(path, notices);
+        self.extra = self.extra_names();
+    }
+
     /// Returns the position of the column that means the same as a new one.
     fn clash(&self, name: &str, column: &Column) -> Option<usize> {
         if *column == Column::Unnamed {
@@ -130,11 +182,15 @@ impl Header {
     fn rename_reserved(&mut self, path: &Path, notices: &mut Notices) {
         for at in 0..self.columns.len() {
             let Column::Extra(name) = &self.columns[at] else { continue };
-            if !super::columns::is_reserved(name) {
+            let taken = |name: &str, columns: &[Column]| {
+                columns.iter().any(|column| matches!(column, Column::Extra(other) if **other == *name))
+            };
+            let reserved = super::columns::is_reserved(name);
+            if !reserved && !taken(name, &self.columns[..at]) {
                 continue;
             }
-            let mut free = super::columns::unreserved(name);
-            while self.columns.iter().any(|column| matches!(column, Column::Extra(other) if **other == *free)) {
+            let mut free = if reserved { super::columns::unreserved(name) } else { format!("{name}_") };
+            while taken(&free, &self.columns) {
                 free.push('_');
             }
             let shown_name = shown(name);
@@ -200,6 +256,11 @@ impl Options {
         option.as_deref().is_some_and(|option| option.trim() == name)
     }
 
+    /// Returns whether a column called `name` has a meaning to us.
+    pub(super) fn is_known(&self, name: &str) -> bool {
+        self.field_named(name.trim()).is_some() || UNSUPPORTED.contains(&normal(name).as_str())
+    }
+
     /// Returns whether a column called `cell` can be the prompt.
     pub(super) fn is_prompt(&self, cell: &str) -> bool {
         self.field_named(cell.trim()) == Some(Field::Prompt)
@@ -222,19 +283,28 @@ fn twice(first: &str, second: &str) -> Error {
     Error::new(ErrorKind::Manifest, "duplicate_column", message).hint("rename or remove one of them")
 }
 
-fn no_prompt(cells: &[String], options: &Options) -> Error {
-    if let Some(name) = &options.prompt_col {
-        return no_column(name, "--prompt-col", cells);
+impl Header {
+    fn no_prompt(&self, what: &str, options: &Options) -> Error {
+        if let Some(name) = &options.prompt_col {
+            return self.no_column(name, "--prompt-col", what);
+        }
+        let message = format!("no column is called `prompt`: {what} {}", listed(&self.titles));
+        let hint = match (what, self.columns.len()) {
+            ("the header reads", 1) => {
+                "begin the file with the names of its columns, such as `prompt`; or read one prompt a line with `--input-format txt`"
+            }
+            ("the header reads", _) => {
+                "begin the file with the names of its columns, such as `prompt,seed`, or name the column with `--prompt-col`"
+            }
+            _ => "call the column of the prompts `prompt`, or name it with `--prompt-col`",
+        };
+        Error::new(ErrorKind::Manifest, "no_prompt_column", message).hint(hint)
     }
-    let message = format!("no column is called `prompt`: the header reads {}", listed(cells));
-    Error::new(ErrorKind::Manifest, "no_prompt_column", message).hint(
-        "begin the file with the names of its columns, such as `prompt,seed`, or name the column with `--prompt-col`",
-    )
-}
 
-fn no_column(name: &str, option: &str, cells: &[String]) -> Error {
-    let message = format!("no column is called `{}`: the header reads {}", shown(name), listed(cells));
-    Error::new(ErrorKind::Manifest, "no_such_column", message).hint(format!("name one of these with `{option}`"))
+    fn no_column(&self, name: &str, option: &str, what: &str) -> Error {
+        let message = format!("no column is called `{}`: {what} {}", shown(name), listed(&self.titles));
+        Error::new(ErrorKind::Manifest, "no_such_column", message).hint(format!("name one of these with `{option}`"))
+    }
 }
 
 /// Returns the cells of a row as text; bytes that are not UTF-8 have been refused before, where it matters.
@@ -242,9 +312,9 @@ pub(super) fn cells(record: &Record) -> Vec<String> {
     record.cells.iter().map(|cell| String::from_utf8_lossy(cell).into_owned()).collect()
 }
 
-/// Returns the first names in backticks.
+/// Returns the first names, fit to be shown, in backticks.
 fn listed(cells: &[String]) -> String {
-    let mut names: Vec<String> = cells.iter().take(8).map(|cell| format!("`{}`", shown(cell.trim()))).collect();
+    let mut names: Vec<String> = cells.iter().take(8).map(|cell| format!("`{cell}`")).collect();
     if cells.len() > names.len() {
         names.push("…".into());
     }

@@ -160,7 +160,8 @@ impl Ids {
             (job.num_images_per_prompt == 1 && other.num_images_per_prompt > index.max(1)).then_some(other)
         };
         let Some(other) = unnamed(id, jobs).or_else(one_of_several) else { return Ok(()) };
-        let message = format!("`{id}` is also the name of an image of row {} (line {})", other.row, other.line);
+        let line = if other.line > 0 { format!(" (line {})", other.line) } else { String::new() };
+        let message = format!("`{id}` is also the name of an image of row {}{line}", other.row);
         Err(Error::new(ErrorKind::Manifest, "duplicate_id", message)
             .at(files.id_location(job.row, job.line))
             .hint("rows without an id are called by their number, and several images of a row by `_0`, `_1`, …"))
@@ -186,9 +187,12 @@ fn job_of_row(row: u64, jobs: &[Arc<Job>]) -> Option<&Job> {
 /// Returns the error for two rows with equal ids.
 fn equal_ids(id: &str, seen: &Seen<&str>, place: &Place, files: &Files) -> Error {
     let other = seen.id;
-    let there = match files.path(seen.row) {
-        path if path == place.path => format!("row {} (line {})", seen.row, seen.line),
-        path => format!("row {} ({}, line {})", seen.row, path.display(), seen.line),
+    let line = (seen.line > 0).then(|| format!("line {}", seen.line));
+    let other_file =
+        Some(files.path(seen.row)).filter(|path| *path != place.path).map(|path| path.display().to_string());
+    let there = match [other_file, line].into_iter().flatten().collect::<Vec<_>>().join(", ") {
+        told if told.is_empty() => format!("row {}", seen.row),
+        told => format!("row {} ({told})", seen.row),
     };
     let message = match id == other {
         true => format!("`{id}` is also the id of {there}"),

@@ -4,20 +4,30 @@
 //! quote that is never closed, two rows of one id) stops the run: nothing in it can be trusted to mean what it says.
 //! What is wrong with one *row* only takes that row out: it is kept with its errors and its cells for `failed.csv`.
 //!
-//! The way of a file: `source` (bytes) → `content` (is it CSV at all?) → `encoding` (UTF-8) → `sniff` (which
-//! delimiter) → `records` (rows; `quotes` looks for the ones that swallowed others) → `header` (what the columns
-//! mean) → `rowcheck` (can the cells be trusted?) → `row` (cells to a job). `table` leads it along. Another format
-//! joins where it has text (an archive: `source`) or names and cells (JSON lines, Parquet: `header` and `row`).
+//! The way of a file: `source` (bytes; `packed` unpacks them) → `format` and `content` (which format, and is it?) →
+//! `encoding` (UTF-8) → names and cells: `delimited` (CSV: `sniff` finds the delimiter, `records` splits rows, `quotes`
+//! looks for the ones that swallowed others), `jsonl` (`json`, `openai`), `parquet` or `lines` → `header` (what the columns
+//! mean) → `rowcheck` (can the cells be trusted?) → `row` (cells to a job). `table` leads it along; `folder` stands for the
+//! files in it.
 
 mod columns;
 mod content;
+mod delimited;
 mod effects;
 mod encoding;
+mod folder;
+mod format;
 mod header;
 mod ids;
 mod images;
+mod json;
+mod jsonl;
+mod lines;
 mod notices;
 mod numbers;
+mod openai;
+mod packed;
+mod parquet;
 mod place;
 mod quotes;
 mod ragged;
@@ -34,6 +44,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use columns::{COLUMNS, KnownColumn};
+pub use format::Format;
 pub use ids::split_word;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -72,6 +83,8 @@ pub struct Rules<'a> {
 /// How manifest files are written, where they cannot say it themselves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
+    /// How the rows are written (`--input-format`); by default what the name of a file says, or else its content.
+    pub format: Option<Format>,
     /// Name of the column that holds the prompt (`--prompt-col`); columns called `prompt` then pass through.
     pub prompt_col: Option<String>,
     /// Name of the column that holds the id (`--id-col`).
@@ -92,6 +105,7 @@ impl Default for Options {
     /// Returns the options that read well-formed UTF-8 files.
     fn default() -> Self {
         Options {
+            format: None,
             prompt_col: None,
             id_col: None,
             encoding: None,
@@ -120,6 +134,8 @@ pub struct Manifest {
     pub rows: u64,
     /// BLAKE3 hash, 64 hex digits, of the bytes of all files one after the other.
     pub hash: String,
+    /// Whether rows came as requests of OpenAI's Batch API, so that their answers are to be written as such.
+    pub openai_batch: bool,
 }
 
 /// A row that cannot be made.
@@ -127,7 +143,7 @@ pub struct Manifest {
 pub struct RowError {
     /// 0-based number among the data rows of all files.
     pub row: u64,
-    /// 1-based line in its file.
+    /// 1-based line in its file; 0 where the file has no lines.
     pub line: u64,
     /// The row's id where that is usable, else its number as 9 digits.
     pub key: String,
@@ -139,6 +155,12 @@ pub struct RowError {
 }
 
 impl Manifest {
+    /// Returns what a bad row calls itself, fit for a file name or not; its key where it says nothing.
+    pub fn custom_id<'a>(&self, row: &'a RowError) -> &'a str {
+        let id = self.columns.iter().position(|column| column == "id").and_then(|at| row.cells.get(at));
+        id.map(|id| id.trim()).filter(|id| !id.is_empty()).unwrap_or(&row.key)
+    }
+
     /// Checks that every row is good (`--strict`).
     ///
     /// # Errors
@@ -152,7 +174,8 @@ impl Manifest {
     }
 }
 
-/// Returns the jobs of the manifest files `paths`, one after the other; `-` is stdin. Rows are numbered through.
+/// Returns the jobs of the manifest files `paths`, one after the other; `-` is stdin, and a folder stands for the manifests
+/// in it. Rows are numbered through.
 ///
 /// Memory: the text of one file at a time, and the jobs.
 ///
@@ -160,11 +183,13 @@ impl Manifest {
 /// Structure errors (kind `Manifest`) and wrong options (kind `Usage`); the errors of rows are in the result.
 pub fn read(paths: &[PathBuf], rules: &Rules) -> Result<Manifest> {
     if paths.is_empty() {
-        return Err(Error::new(ErrorKind::Usage, "no_manifest", "no manifest is named").hint("name a CSV file, or `-`"));
+        return Err(
+            Error::new(ErrorKind::Usage, "no_manifest", "no manifest is named").hint("name a file, a folder, or `-`")
+        );
     }
     let mut reading = table::Reading::new(rules);
     for path in paths {
-        reading.file(path)?;
+        reading.path(path)?;
     }
     reading.finish()
 }

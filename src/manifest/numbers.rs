@@ -1,5 +1,6 @@
 //! Text of a cell → a number within its range, or what is wrong with it and how to write it.
 
+use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
 use super::shown::shown;
@@ -32,6 +33,19 @@ pub(super) fn whole(text: &str, range: RangeInclusive<u64>) -> Result<u64, Probl
         Ok(number) if range.contains(&number) => Ok(number),
         // Digits that are no u64 are too many.
         parsed => Err(out_of_range(text, &range, parsed.is_ok_and(|number| number < *range.start()))),
+    }
+}
+
+/// Returns a number whose format has one kind of numbers only (`20.0`, `2e1`) as a whole one is written, where it is whole
+/// and small enough to be exact.
+pub(super) fn plain_whole(text: &str) -> Cow<'_, str> {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    if all_digits(text) {
+        return text.into();
+    }
+    match text.parse::<f64>() {
+        Ok(number) if number.fract() == 0.0 && number.abs() <= EXACT => (number as i64).to_string().into(),
+        _ => text.into(),
     }
 }
 
@@ -158,6 +172,13 @@ mod tests {
         assert_eq!(whole("18446744073709551615", 0..=u64::MAX), Ok(u64::MAX));
         assert!(whole("18446744073709551616", 0..=u64::MAX).is_err());
         assert!(whole("1000", 1..=1000).is_ok() && whole("1001", 1..=1000).is_err() && whole("0", 1..=1000).is_err());
+    }
+
+    #[test]
+    fn whole_numbers_of_floats_are_plain() {
+        let texts = ["20.0", "2e1", "-1.0", "7", "7.5", "1e300", "18446744073709551615", "NaN", "inf", "-0.0", "x"];
+        let plain = ["20", "20", "-1", "7", "7.5", "1e300", "18446744073709551615", "NaN", "inf", "0", "x"];
+        assert_eq!(texts.map(plain_whole), plain);
     }
 
     #[test]

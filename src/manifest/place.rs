@@ -22,6 +22,13 @@ impl Files {
         self.0.push(File { first, path: path.to_path_buf(), id_column });
     }
 
+    /// Says what the last file calls the column of ids.
+    pub fn id_column(&mut self, name: String) {
+        if let Some(file) = self.0.last_mut() {
+            file.id_column = Some(name);
+        }
+    }
+
     /// Returns the path of the file that `row` is in.
     pub fn path(&self, row: u64) -> &Path {
         self.of(row).map_or(Path::new(""), |file| &file.path)
@@ -29,7 +36,7 @@ impl Files {
 
     /// Returns the place of the id of `row`, which starts at `line`.
     pub fn id_location(&self, row: u64, line: u64) -> Location {
-        let place = Location::file(self.path(row)).row(row, line);
+        let place = Place { path: self.path(row), row, line }.location();
         match self.of(row).and_then(|file| file.id_column.as_ref()) {
             Some(column) => place.column(column),
             None => place,
@@ -49,13 +56,14 @@ pub(super) struct Place<'a> {
     pub path: &'a Path,
     /// 0-based number among the rows of all files.
     pub row: u64,
-    /// 1-based line in its file.
+    /// 1-based line in its file; 0 where the file has no lines.
     pub line: u64,
 }
 
 impl Place<'_> {
     /// Returns the place for an error message.
     pub fn location(&self) -> Location {
-        Location::file(self.path).row(self.row, self.line)
+        let place = Location::file(self.path).row(self.row, self.line);
+        if self.line == 0 { Location { line: None, ..place } } else { place }
     }
 }

@@ -46,5 +46,10 @@ fn too_many(record: &Record, wanted: usize, delimiter: u8) -> String {
     if record.cells.iter().skip(wanted).all(<[u8]>::is_empty) {
         return format!("remove the {name} at the end of the row");
     }
-    format!("put the text in double quotes if a {name} belongs to it: \"a cat{} sleeping\"", char::from(delimiter))
+    let hint =
+        format!("put the text in double quotes if a {name} belongs to it: \"a cat{} sleeping\"", char::from(delimiter));
+    match wanted {
+        1 => format!("{hint}; or read one prompt a line with `--input-format txt`"),
+        _ => hint,
+    }
 }

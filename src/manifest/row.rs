@@ -54,6 +54,14 @@ impl Row<'_> {
         Error::new(ErrorKind::Row, code, problem.message).at(self.header.location(self.place, at)).hint(problem.hint)
     }
 
+    /// Returns the error of this row, or of its cell `at`.
+    pub fn problem(&self, at: Option<usize>, code: &'static str, problem: Problem) -> Error {
+        match at {
+            Some(at) => self.error(at, code, problem),
+            None => Error::new(ErrorKind::Row, code, problem.message).at(self.place.location()).hint(problem.hint),
+        }
+    }
+
     /// Returns the trimmed cell of `field` and its position, if it has something in it.
     fn filled(&self, field: Field) -> Option<(usize, &str)> {
         let at = self.header.position(field)?;
@@ -127,12 +135,7 @@ impl<'r> RowReader<'r> {
         job.lanes = rules.recipe.lanes(job.guidance_scale, job.rare().image_guidance_scale);
         for field in effects::without(job, rules.recipe, filled) {
             let (at, code) = (row.header.position(field.field), field.field.code());
-            errors.push(match at {
-                Some(at) => row.error(at, code, field.problem),
-                None => Error::new(ErrorKind::Row, code, field.problem.message)
-                    .at(row.place.location())
-                    .hint(field.problem.hint),
-            });
+            errors.push(row.problem(at, code, field.problem));
         }
         if errors.is_empty()
             && let Err(error) = (rules.check)(job)

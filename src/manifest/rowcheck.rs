@@ -93,11 +93,16 @@ pub(super) fn cells<'r>(record: &Record<'r>, header: &Header, delimiter: u8, pla
 
 /// Returns what is wrong with a cell that is not UTF-8.
 pub(super) fn not_utf8(cell: &[u8]) -> Problem {
+    no_utf8("cell", cell)
+}
+
+/// Returns what is wrong with a line, or whatever it is called, that is not UTF-8.
+pub(super) fn no_utf8(what: &str, cell: &[u8]) -> Problem {
     let at = std::str::from_utf8(cell).map_or_else(|error| error.valid_up_to(), str::len);
     let byte = cell.get(at).copied().unwrap_or_default();
     let (text, _) = encoding_rs::WINDOWS_1252.decode_without_bom_handling(cell);
     Problem::new(
-        format!("the byte 0x{byte:02X} is not UTF-8; read as windows-1252 the cell is `{}`", shown(&text)),
+        format!("the byte 0x{byte:02X} is not UTF-8; read as windows-1252 the {what} is `{}`", shown(&text)),
         "save the file as UTF-8, or use `--encoding windows-1252`",
     )
 }
@@ -162,18 +167,18 @@ pub(super) fn cut(row: &Row, record: &Record) -> Option<Error> {
     Some(cell_error(row.header, row.place, last, "cut_row", Problem::new(message, hint)))
 }
 
-/// Says what is odd about the cells of a row and yet no error.
-pub(super) fn remarks(row: &Row, record: &Record, notices: &mut Notices) {
+/// Says what is odd about the cells of a row and yet no error; `quoted` says that there are quotes in the row's text.
+pub(super) fn remarks(row: &Row, quoted: bool, notices: &mut Notices) {
     let odd = |byte: &u8| (*byte < b' ' && !b"\t\r\n\0".contains(byte)) || *byte == 0x7F;
     let place = |at: usize| row.header.location(row.place, at);
     let prompt = row.header.position(Field::Prompt);
-    if let Some(at) = prompt.filter(|&at| row.cells[at].trim().contains(['\n', '\r'])) {
+    if let Some(at) = prompt.filter(|&at| row.cells.get(at).is_some_and(|cell| cell.trim().contains(['\n', '\r']))) {
         notices.repeat("the prompt has several lines", || place(at));
     }
     if let Some(at) = row.cells.iter().position(|cell| cell.as_bytes().iter().any(odd)) {
         notices.repeat("the cell has control characters; they are kept", || place(at));
     }
-    if !record.raw.contains(&b'"') {
+    if !quoted {
         return;
     }
     let literal = |cell: &&str| cell.starts_with(' ') && cell.trim_start().starts_with('"');
@@ -182,12 +187,9 @@ pub(super) fn remarks(row: &Row, record: &Record, notices: &mut Notices) {
     }
 }
 
-/// Returns the id of a bad row, if it can still name it.
-pub(super) fn usable_id(record: &Record, header: &Header) -> Option<String> {
-    if record.cells.len() < header.required || record.cells.len() > header.columns.len() {
-        return None;
-    }
-    let id = std::str::from_utf8(record.cells.get(header.position(Field::Id)?)?).ok()?.trim();
+/// Returns the id in a cell of a bad row, if it can still name the row.
+pub(super) fn usable_id(cell: &[u8]) -> Option<String> {
+    let id = std::str::from_utf8(cell).ok()?.trim();
     (!id.is_empty() && ids::check(id).is_ok()).then(|| id.to_string())
 }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::Options;
+use super::format::Format;
 use super::header;
 use super::notices::Notices;
 use super::quotes::Style;
@@ -29,11 +30,17 @@ pub(super) fn without_ctrl_z(text: &[u8]) -> &[u8] {
     if text[end..].contains(&0x1A) { &text[..end] } else { text }
 }
 
-/// Returns the dialect of `text`: from the options, from a first line `sep=;`, or from the header.
+/// Returns the dialect of `text`: from the options, from a first line `sep=;`, from the format, or from the header.
 ///
 /// # Errors
 /// A usage error for a delimiter that cannot be one, a structure error where two delimiters are equally likely.
-pub(super) fn dialect(text: &[u8], options: &Options, path: &Path, notices: &mut Notices) -> Result<Dialect> {
+pub(super) fn dialect(
+    text: &[u8],
+    format: Format,
+    options: &Options,
+    path: &Path,
+    notices: &mut Notices,
+) -> Result<Dialect> {
     let (declared, start) = declared_delimiter(text);
     let style = |delimiter| Style {
         delimiter,
@@ -41,7 +48,8 @@ pub(super) fn dialect(text: &[u8], options: &Options, path: &Path, notices: &mut
         // Who allows longer cells also allows more lines in them.
         max_lines: MAX_LINES.max(options.max_field / (super::MAX_FIELD / MAX_LINES)),
     };
-    let delimiter = match options.delimiter.or(declared) {
+    let said = (format == Format::Tsv).then_some(b'\t');
+    let delimiter = match options.delimiter.or(declared).or(said) {
         Some(delimiter) if b"\"\r\n\0".contains(&delimiter) => {
             return Err(Error::new(ErrorKind::Usage, "bad_delimiter", "this byte cannot be a delimiter")
                 .hint("use one of `,` `;` `|` or a tab"));
@@ -49,7 +57,7 @@ pub(super) fn dialect(text: &[u8], options: &Options, path: &Path, notices: &mut
         Some(delimiter) => delimiter,
         None => sniffed(text, start, &style, options, path)?,
     };
-    if delimiter != b',' && options.delimiter.is_none() {
+    if delimiter != said.unwrap_or(b',') && options.delimiter.is_none() {
         notices.say(format!("{}: read with a {} between the cells", path.display(), shown_delimiter(delimiter)));
     }
     Ok(Dialect { style: style(delimiter), start })
@@ -109,7 +117,8 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<(u8, usize), String> {
-        let dialect = dialect(text.as_bytes(), &Options::default(), Path::new("a.csv"), &mut Notices::default());
+        let dialect =
+            dialect(text.as_bytes(), Format::Csv, &Options::default(), Path::new("a.csv"), &mut Notices::default());
         dialect.map(|dialect| (dialect.style.delimiter, dialect.start)).map_err(|error| error.to_string())
     }
 

@@ -1,34 +1,38 @@
 //! A whole manifest: file after file, row after row, good ones to the jobs and bad ones to the errors.
 
 use std::borrow::Cow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::columns::Field;
-use super::header::{self, Column, Header};
+use super::format::Format;
+use super::header::{Column, Header};
 use super::ids::Ids;
 use super::notices::Notices;
+use super::numbers::Problem;
 use super::place::{Files, Place};
-use super::quotes::Style;
-use super::records::{Record, Records};
 use super::row::{Row, RowReader};
-use super::rowcheck::{self, Cells};
-use super::{Manifest, RowError, Rules, content, encoding, sniff, source};
+use super::rowcheck;
+use super::{Manifest, RowError, Rules, content, delimited, encoding, folder, jsonl, lines, parquet, sniff, source};
 use crate::error::{Error, ErrorKind, Location, Result};
 use crate::job::Job;
 
 /// A manifest as far as it has been read.
 pub(super) struct Reading<'r> {
-    rules: &'r Rules<'r>,
+    pub rules: &'r Rules<'r>,
+    pub notices: Notices,
+    /// Whether rows came as requests of OpenAI's.
+    pub openai_batch: bool,
     reader: RowReader<'r>,
     jobs: Vec<Arc<Job>>,
     bad: Vec<BadRow>,
-    notices: Notices,
     columns: Vec<String>,
     extra_columns: Vec<Arc<str>>,
     ids: Ids,
     files: Files,
     rows: u64,
+    /// Number of the first row of the file at hand.
+    first: u64,
     hasher: blake3::Hasher,
 }
 
@@ -40,97 +44,101 @@ struct BadRow {
 }
 
 /// What all rows of one file share.
-struct Table<'t> {
-    path: &'t Path,
-    header: Header,
-    style: Style,
+pub(super) struct Table<'t> {
+    pub path: &'t Path,
+    pub header: Header,
     /// Where each column stands in the columns of all files.
-    slots: Vec<Option<usize>>,
+    pub slots: Vec<Option<usize>>,
 }
+
+/// What is kept of a bad row.
+#[derive(Default)]
+pub(super) struct Rejected {
+    /// Its id, where that is usable.
+    id: Option<String>,
+    /// Its cells, in the order of the columns of all files.
+    cells: Vec<String>,
+    /// Those for which the header has no column.
+    beyond: Vec<String>,
+}
+
+/// What is wrong with a row before it is read for its meaning: the column, the code and the text.
+pub(super) type RowProblem = (Option<usize>, &'static str, Problem);
 
 impl<'r> Reading<'r> {
     /// Returns a manifest of no files yet.
     pub fn new(rules: &'r Rules<'r>) -> Self {
         Reading {
             rules,
+            notices: Notices::default(),
+            openai_batch: false,
             reader: RowReader::new(rules),
             jobs: Vec::new(),
             bad: Vec::new(),
-            notices: Notices::default(),
             columns: Vec::new(),
             extra_columns: Vec::new(),
             ids: Ids::default(),
             files: Files::default(),
             rows: 0,
+            first: 0,
             hasher: blake3::Hasher::new(),
         }
     }
 
-    /// Adds the rows of a file.
-    pub fn file(&mut self, path: &Path) -> Result<()> {
-        let source = source::read(path)?;
-        self.bytes(&source.bytes, &source.path)
+    /// Adds the rows of a file, of the manifests in a folder, or of stdin (`-`).
+    pub fn path(&mut self, path: &Path) -> Result<()> {
+        let files: Vec<PathBuf> = match path.is_dir() {
+            true => folder::manifests(path, self.rules.options.format, &mut self.notices)?,
+            false => vec![path.to_path_buf()],
+        };
+        files.iter().try_for_each(|file| self.file(file))
     }
 
-    /// Adds the rows of `bytes`, which are called `path`.
-    pub fn bytes(&mut self, bytes: &[u8], path: &Path) -> Result<()> {
-        self.hasher.update(bytes);
-        content::refuse_other_formats(bytes, path)?;
-        let text = encoding::decode(bytes, self.rules.options.encoding.as_deref(), path, &mut self.notices)?;
-        self.text(sniff::without_ctrl_z(&text), path)
+    fn file(&mut self, path: &Path) -> Result<()> {
+        let source::Source { path, bytes } = source::read(path, &mut self.hasher)?;
+        let said = self.rules.options.format.or_else(|| Format::of_name(&path));
+        let format = said.unwrap_or_else(|| Format::of_content(&bytes));
+        content::refuse_other_formats(&bytes, format, &path)?;
+        if format == Format::Parquet {
+            return parquet::read(self, bytes, &path);
+        }
+        let text = encoding::decode(&bytes, self.rules.options.encoding.as_deref(), &path, &mut self.notices)?;
+        let text = sniff::without_ctrl_z(&text);
+        match format {
+            Format::Jsonl => jsonl::read(self, text, &path),
+            Format::Txt => lines::read(self, text, &path),
+            _ => delimited::read(self, text, format, &path),
+        }
     }
 
-    /// Adds the rows of a CSV text.
-    fn text(&mut self, text: &[u8], path: &Path) -> Result<()> {
-        let dialect = sniff::dialect(text, &self.rules.options, path, &mut self.notices)?;
-        let mut records = Records::new(text, dialect.start, dialect.style);
-        if !records.advance() {
-            return Err(Error::new(ErrorKind::Manifest, "empty_file", "the file is empty")
-                .at(Location::file(path))
-                .hint("begin it with the names of its columns, such as `prompt,seed`"));
-        }
-        let table = self.table(&records.current(), path, dialect.style)?;
-        let first = self.rows;
-        let id_column = table.header.position(Field::Id).map(|at| table.header.titles[at].clone());
-        self.files.add(first, path, id_column);
-        let mut unfinished = records.current().unfinished;
-        while records.advance() {
-            let record = records.current();
-            unfinished = record.unfinished;
-            self.record(&record, &table)?;
-        }
+    /// Begins the rows of the file at `path`.
+    pub fn begin(&mut self, path: &Path, id_column: Option<String>) {
+        self.first = self.rows;
+        self.files.add(self.first, path, id_column);
+    }
+
+    /// Says what the file calls the column of ids, where that is known only later.
+    pub fn id_column(&mut self, name: String) {
+        self.files.id_column(name);
+    }
+
+    /// Ends the rows of the file; `unfinished` says that its last line has no line break, and should have one.
+    pub fn end(&mut self, path: &Path, unfinished: bool) {
         if unfinished {
             self.notices.say(format!("{}: the file does not end with a line break: is it whole?", path.display()));
         }
-        if self.rows == first {
+        if self.rows == self.first {
             self.notices.say(format!("{}: the file has a header and no rows", path.display()));
         }
-        Ok(())
     }
 
-    /// Reads the header, and finds a place for its columns among those of the files before.
-    fn table<'t>(&mut self, record: &Record, path: &'t Path, style: Style) -> Result<Table<'t>> {
-        let at = |line| Location::file(path).line(line);
-        rowcheck::quotes(record, style, at, |_| None, &mut self.notices)?;
-        if let Some((cell, _)) = record.cells.iter().enumerate().find(|(_, cell)| std::str::from_utf8(cell).is_err()) {
-            let problem = rowcheck::not_utf8(&record.cells[cell]);
-            return Err(Error::new(ErrorKind::Manifest, "wrong_encoding", problem.message)
-                .at(at(record.line))
-                .hint(problem.hint));
-        }
-        if record.raw.contains(&0) {
-            return Err(Error::new(ErrorKind::Manifest, "wrong_encoding", "the header has NUL characters")
-                .at(at(record.line))
-                .hint("save the file as UTF-8"));
-        }
-        let cells = header::cells(record);
-        let header = header::understand(&cells, &self.rules.options, path, record.line, &mut self.notices)?;
-        let slots = header.names.iter().zip(&header.columns).map(|(name, column)| self.slot(name, column)).collect();
-        Ok(Table { path, header, style, slots })
+    /// Returns the place of the next row.
+    pub fn place<'p>(&self, path: &'p Path, line: u64) -> Place<'p> {
+        Place { path, row: self.rows, line }
     }
 
     /// Returns the place of a column in `failed.csv`.
-    fn slot(&mut self, name: &str, column: &Column) -> Option<usize> {
+    pub fn slot(&mut self, name: &str, column: &Column) -> Option<usize> {
         match column {
             Column::Unnamed | Column::Verdict => return None,
             Column::Extra(extra) if !self.extra_columns.contains(extra) => self.extra_columns.push(extra.clone()),
@@ -143,54 +151,62 @@ impl<'r> Reading<'r> {
         }))
     }
 
-    /// Adds a row to the jobs or to the errors.
-    fn record(&mut self, record: &Record, table: &Table) -> Result<()> {
-        let place = Place { path: table.path, row: self.rows, line: record.line };
-        let column = |at: usize| table.header.titles.get(at).cloned();
-        let at = |line| Location::file(table.path).row(place.row, line);
-        rowcheck::quotes(record, table.style, at, column, &mut self.notices)?;
-        let quoted = record.raw.contains(&b'"');
-        if !quoted && !self.rules.options.allow_empty && record.cells.iter().all(|cell| cell.trim_ascii().is_empty()) {
-            self.notices.repeat("a row of empty cells is left out", || Location::file(table.path).line(record.line));
-            return Ok(());
+    /// Adds a row of texts to the jobs, or, with what is wrong with it, to the errors.
+    pub fn row(&mut self, table: &Table, cells: &[&str], line: u64, problems: Vec<RowProblem>) -> Result<()> {
+        let place = self.place(table.path, line);
+        let row = Row { header: &table.header, cells, place };
+        let verdict = if problems.is_empty() {
+            self.judge(&row, false, None)?
+        } else {
+            Err(problems.into_iter().map(|(at, code, problem)| row.problem(at, code, problem)).collect())
+        };
+        self.settle(verdict, place, || {
+            let id = table.header.position(Field::Id).and_then(|at| cells.get(at));
+            let cells = cells.iter().map(|cell| Cow::Borrowed(*cell));
+            table.rejected(id.and_then(|id| rowcheck::usable_id(id.as_bytes())), cells)
+        });
+        Ok(())
+    }
+
+    /// Adds a row that has no cells to the errors.
+    pub fn refuse_line(&mut self, path: &Path, line: u64, code: &'static str, problem: Problem) {
+        let place = self.place(path, line);
+        let error = Error::new(ErrorKind::Row, code, problem.message).at(place.location()).hint(problem.hint);
+        self.settle(Err(vec![error]), place, Rejected::default);
+    }
+
+    /// Returns the job of a row, or its errors; the outer error is one of structure. `quoted` says that the row's text has
+    /// quotes, `cut` that it seems to be cut.
+    pub fn judge(&mut self, row: &Row, quoted: bool, cut: Option<Error>) -> Result<Result<Job, Vec<Error>>> {
+        rowcheck::must_be_empty(row)?;
+        rowcheck::remarks(row, quoted, &mut self.notices);
+        let mut errors = rowcheck::limits(row, self.rules.options.max_field);
+        errors.extend(cut);
+        if !errors.is_empty() {
+            return Ok(Err(errors));
         }
+        Ok(self.reader.job(row, &mut self.notices))
+    }
+
+    /// Adds a row to the jobs or to the errors.
+    pub fn settle(&mut self, row: Result<Job, Vec<Error>>, place: Place, rejected: impl FnOnce() -> Rejected) {
         self.rows += 1;
-        match self.job(record, table, place)? {
+        match row {
             Ok(job) => {
                 if let Some(id) = &job.id {
                     self.ids.add(id, &place, &self.jobs, &self.files);
                 }
                 self.jobs.push(Arc::new(job));
             }
-            Err(errors) => self.refuse(record, table, place, errors),
+            Err(errors) => self.refuse(rejected(), place, errors),
         }
-        Ok(())
-    }
-
-    /// Returns the job of a row, or its errors; the outer error is one of structure.
-    fn job(&mut self, record: &Record, table: &Table, place: Place) -> Result<Result<Job, Vec<Error>>> {
-        let cells = match rowcheck::cells(record, &table.header, table.style.delimiter, place) {
-            Cells::Text(cells) => cells,
-            Cells::Bad(errors) => return Ok(Err(errors)),
-        };
-        let row = Row { header: &table.header, cells: &cells, place };
-        rowcheck::must_be_empty(&row)?;
-        rowcheck::remarks(&row, record, &mut self.notices);
-        let mut errors = rowcheck::limits(&row, self.rules.options.max_field);
-        errors.extend(rowcheck::cut(&row, record));
-        if !errors.is_empty() {
-            return Ok(Err(errors));
-        }
-        Ok(self.reader.job(&row, &mut self.notices))
     }
 
     /// Keeps a bad row.
-    fn refuse(&mut self, record: &Record, table: &Table, place: Place, errors: Vec<Error>) {
-        let id = rowcheck::usable_id(record, &table.header);
+    fn refuse(&mut self, Rejected { id, cells, beyond }: Rejected, place: Place, errors: Vec<Error>) {
         if let Some(id) = &id {
             self.ids.add_bad(id, &place, &self.jobs, &self.files);
         }
-        let (cells, beyond) = original_cells(record, table);
         let key = id.unwrap_or_else(|| format!("{:09}", place.row));
         let row = RowError { row: place.row, line: place.line, key, cells, errors };
         self.bad.push(BadRow { row, beyond });
@@ -216,6 +232,7 @@ impl<'r> Reading<'r> {
             extra_columns: self.extra_columns,
             rows: self.rows,
             hash: self.hasher.finalize().to_hex().to_string(),
+            openai_batch: self.openai_batch,
         })
     }
 }
@@ -231,24 +248,27 @@ impl BadRow {
     }
 }
 
-/// Returns the cells of a bad row in the order of the manifest's columns, and those that the header has no column for.
-fn original_cells(record: &Record, table: &Table) -> (Vec<String>, Vec<String>) {
-    let (mut cells, mut beyond) = (Vec::new(), Vec::new());
-    for (at, cell) in record.cells.iter().enumerate() {
-        let text = match std::str::from_utf8(cell) {
-            Ok(text) => Cow::Borrowed(text),
-            Err(_) => encoding_rs::WINDOWS_1252.decode_without_bom_handling(cell).0,
-        };
-        match table.slots.get(at) {
-            Some(Some(slot)) => {
-                cells.resize(cells.len().max(slot + 1), String::new());
-                cells[*slot] = text.into_owned();
+impl Table<'_> {
+    /// Returns what is kept of a bad row: its id, and its cells in the order of the manifest's columns.
+    pub fn rejected<'c>(&self, id: Option<String>, row: impl Iterator<Item = Cow<'c, str>>) -> Rejected {
+        let (mut cells, mut beyond) = (Vec::new(), Vec::new());
+        for (at, text) in row.enumerate() {
+            match self.slots.get(at) {
+                Some(Some(slot)) => {
+                    cells.resize(cells.len().max(slot + 1), String::new());
+                    cells[*slot] = text.into_owned();
+                }
+                Some(None) => {}
+                None => beyond.push(text.into_owned()),
             }
-            Some(None) => {}
-            None => beyond.push(text.into_owned()),
         }
+        Rejected { id, cells, beyond }
     }
-    (cells, beyond)
+}
+
+/// Returns the structure error for a file with nothing in it.
+pub(super) fn empty_file(path: &Path, hint: &str) -> Error {
+    Error::new(ErrorKind::Manifest, "empty_file", "the file is empty").at(Location::file(path)).hint(hint)
 }
 
 /// Returns the remark that so many rows do not fit that the file was probably read the wrong way.

@@ -142,8 +142,13 @@ impl Durable {
     pub fn replace_unsynced(&self, path: &Path, bytes: &[u8]) -> Result<()> {
         let temp = temp_path(path);
         let written = self.disk.create(&temp).and_then(|mut file| file.write_all(bytes));
-        written.map_err(|error| storage_error("write", path, bytes.len(), error))?;
-        self.disk.rename(&temp, path).map_err(|error| storage_error("rename", path, 0, error))
+        let written = written.map_err(|error| storage_error("write", path, bytes.len(), error));
+        let replaced = written
+            .and_then(|()| self.disk.rename(&temp, path).map_err(|error| storage_error("rename", path, 0, error)));
+        if replaced.is_err() {
+            let _ = self.disk.remove(&temp);
+        }
+        replaced
     }
 
     /// Makes a folder and those above it that are missing, each synced into its parent.

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::durable::storage_error;
 use crate::error::{Error, ErrorKind, Location, Result};
@@ -52,6 +52,12 @@ pub struct RunFingerprint {
     /// Images of a shard.
     #[serde(default = "a_thousand")]
     pub shard_size: u32,
+    /// Format of the pictures, such as `png`.
+    #[serde(default = "png")]
+    pub image_format: String,
+    /// Their quality, in formats that have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_quality: Option<u8>,
     /// The manifests; may change (rows are known by key and hash).
     pub manifests: Vec<ManifestPrint>,
 }
@@ -59,6 +65,11 @@ pub struct RunFingerprint {
 /// What folders of an older version were made with.
 fn plain_syntax() -> String {
     "plain".to_string()
+}
+
+/// As [`plain_syntax`].
+fn png() -> String {
+    "png".to_string()
 }
 
 /// As [`plain_syntax`].
@@ -120,21 +131,41 @@ impl RunFingerprint {
     /// Returns the fields in which `now` is another run than this one: model hash, defaults, noise and format.
     pub fn differences(&self, now: &RunFingerprint) -> Vec<Difference> {
         let (was, now) = (self.binding_fields(), now.binding_fields());
-        let pairs = was.into_iter().zip(now);
-        pairs
-            .filter(|((_, was), (_, now))| was != now)
-            .map(|((field, was), (_, now))| Difference { field, was, now })
-            .collect()
+        let only_now = now.keys().filter(|name| !was.contains_key(*name));
+        let value = |fields: &Map<String, Value>, name: &str| fields.get(name).cloned().unwrap_or_default();
+        let all = was.keys().chain(only_now).map(|name| {
+            let (was, now) = (value(&was, name), value(&now, name));
+            Difference { field: name.clone(), was, now }
+        });
+        all.filter(Difference::counts).collect()
     }
 
     /// Returns the fields that may not change, flat. Numbers are taken through their text: `run.json` holds text, and
     /// reading it may round the last digit.
-    fn binding_fields(&self) -> Vec<(String, Value)> {
+    fn binding_fields(&self) -> Map<String, Value> {
         let value: Value = serde_json::from_str(&self.to_json()).expect("our own JSON is valid");
-        let names = ["model_hash", "noise", "prompt_syntax", "long_prompt", "vae_tiling", "format", "shard_size"];
+        let names = [
+            "model_hash",
+            "noise",
+            "prompt_syntax",
+            "long_prompt",
+            "vae_tiling",
+            "format",
+            "shard_size",
+            "image_format",
+            "image_quality",
+        ];
         let top = names.map(|name| (name.to_string(), value[name].clone()));
         let defaults = value["defaults"].as_object().cloned().unwrap_or_default();
         top.into_iter().chain(defaults).collect()
+    }
+}
+
+impl Difference {
+    /// Returns whether it is one. Only some formats have a quality: where one of two has none, the formats differ.
+    fn counts(&self) -> bool {
+        let no_quality = self.field == "image_quality" && (self.was.is_null() || self.now.is_null());
+        self.was != self.now && !no_quality
     }
 }
 
@@ -153,9 +184,9 @@ pub fn other_run(out: &Path, differences: &[Difference]) -> Error {
         .hint(format!("give another --out, or what that run had: {same}"))
 }
 
-/// Returns the flag that sets a field back, or `None` for the model's hash, which no flag sets.
+/// Returns the flag that sets a field back, or `None` for the model's hash, which no flag sets, and where there was none.
 fn flag(difference: &Difference) -> Option<String> {
-    if difference.field == "model_hash" {
+    if difference.field == "model_hash" || difference.was.is_null() {
         return None;
     }
     let value = plain(&difference.was);
@@ -164,7 +195,11 @@ fn flag(difference: &Difference) -> Option<String> {
 }
 
 fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_string)
+    match value {
+        Value::Null => "none".to_string(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
 }
 
 fn damaged(path: &Path, source: serde_json::Error) -> Error {

@@ -53,6 +53,9 @@ pub struct Parameters {
     /// Pictures of versions before this field do not have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub row_hash: Option<RowHash>,
+    /// Whether the picture looks like none: formats with losses do not keep that.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub suspect: bool,
     /// Name of the noise generator.
     pub noise: String,
     /// Name of the model.
@@ -81,11 +84,17 @@ impl Parameters {
             height: job.height,
             settings: job.rare_settings(),
             row_hash: Some(Digest(task.row_hash())),
+            suspect: false,
             noise: provenance.noise.clone(),
             model: provenance.model.clone(),
             model_hash: provenance.model_hash.clone(),
             version: provenance.version.clone(),
         }
+    }
+
+    /// Returns them as the JSON that pictures carry.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("a struct of strings and numbers is valid JSON")
     }
 
     /// Returns the text that AUTOMATIC1111's web UI writes and other tools read (`modules/processing.py`,
@@ -121,6 +130,10 @@ impl Parameters {
     }
 }
 
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
 /// Returns `value` as AUTOMATIC1111's `quote` gives it: as a JSON string where it holds what separates settings.
 fn quoted(value: &str) -> String {
     if value.contains([',', '\n', ':']) { serde_json::Value::from(value).to_string() } else { value.to_string() }
@@ -145,6 +158,7 @@ pub(super) mod tests {
             height: 64,
             settings: RareSettings::default(),
             row_hash: Some(Digest([7; 16])),
+            suspect: true,
             noise: "torch-cpu".into(),
             model: "tiny-shapes".into(),
             model_hash: "0123456789abcdef".into(),

@@ -127,6 +127,14 @@ impl RunFolder {
         Ok(self.leases.living()?.iter().filter(|(name, _)| is_worker(name)).count() <= 1)
     }
 
+    /// Removes what dead workers left of their leases.
+    ///
+    /// # Errors
+    /// Kind `Storage`.
+    pub fn sweep_leases(&self) -> Result<()> {
+        self.leases.sweep()
+    }
+
     /// Claims a shard for this worker; `None` where another living one has it.
     ///
     /// # Errors
@@ -234,6 +242,11 @@ pub fn host() -> String {
     if name.is_empty() { "unknown host".to_string() } else { name }
 }
 
+/// Returns whether nobody, dead or alive, has a lease in `out`.
+pub fn is_unclaimed(out: &Path) -> bool {
+    fs::read_dir(lease_folder(out)).map_or(true, |mut leases| leases.next().is_none())
+}
+
 fn lease_folder(out: &Path) -> PathBuf {
     out.join(STATE_FOLDER).join("locks")
 }
@@ -281,7 +294,8 @@ fn refuse_foreign_data(out: &Path) -> Result<()> {
 
 fn is_foreign_data(name: &str) -> bool {
     let stem = name.split('.').next().unwrap_or(name);
-    ["images", "data"].contains(&name) || stem == "metadata" || name.ends_with(".tar") || name.ends_with(".png")
+    let ends = [".tar", ".png", ".jpg", ".jpeg", ".webp"];
+    ["images", "data"].contains(&name) || stem == "metadata" || ends.iter().any(|end| name.ends_with(end))
 }
 
 /// Removes what a crash left half-written, in the folders that are ours.

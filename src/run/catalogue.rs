@@ -76,6 +76,8 @@ pub struct Removed {
     pub shard: u32,
     /// What the journal knows of it.
     pub image: DoneImage,
+    /// Whether another picture has its name now: rows without id are called by their numbers. It cannot be kept then.
+    pub is_replaced: bool,
 }
 
 impl Catalogue {
@@ -245,15 +247,16 @@ impl Catalogue {
         }
     }
 
-    /// Takes in what other workers wrote in the meantime.
-    pub fn refresh(&mut self, state: &State) {
-        for image in &mut self.images {
+    /// Takes in what other workers wrote of a shard in the meantime.
+    pub fn refresh(&mut self, shard: u32, state: &State) {
+        for &ordinal in self.shards.get(&shard).into_iter().flatten() {
+            let image = &mut self.images[ordinal as usize];
             let key = image.task.key();
-            let hash = Digest(image.task.row_hash());
-            if let Some(done) = state.done(&key).filter(|done| done.row_hash == hash) {
-                image.made.get_or_insert_with(|| Made::new(done));
+            let is_ours = |hash: RowHash| hash == Digest(image.task.row_hash());
+            if let Some(done) = state.done(&key).filter(|done| is_ours(done.row_hash)) {
+                image.made = Some(Made::new(done));
                 self.failures.remove(&image.task.ordinal);
-            } else if let Some(failed) = state.failed(&key).filter(|failed| failed.row_hash == hash) {
+            } else if let Some(failed) = state.failed(&key).filter(|failed| is_ours(failed.row_hash)) {
                 let (code, message) = (failed.code.clone(), failed.message.clone());
                 self.failures.insert(image.task.ordinal, Failure { code, message });
             }
@@ -354,13 +357,25 @@ fn moves(
             moves.push(Move { ordinal, from: from.to_string(), image: image.clone() });
         }
     }
-    let edited: HashSet<String> = unmade.iter().map(|&ordinal| images[ordinal].task.key()).collect();
+    let moved: HashSet<usize> = moves.iter().map(|found| found.ordinal).collect();
+    let keys = |moved_ones: bool| -> HashSet<String> {
+        let chosen = unmade.iter().filter(|ordinal| moved.contains(ordinal) == moved_ones);
+        chosen.map(|&ordinal| images[ordinal].task.key()).collect()
+    };
+    // A row that has the name of a picture and is to be made was edited; its old picture is no row's that is gone.
+    let (edited, renamed) = (keys(false), keys(true));
     let left = by_hash.into_values().flatten();
     let (replaced, left): (Vec<_>, Vec<_>) = left.partition(|(key, _)| edited.contains(*key));
     let shard = |done: &DoneImage| layout.shard_in(&done.file_name).unwrap_or(0);
-    let removed =
-        left.into_iter().map(|(key, done)| Removed { key: key.to_string(), shard: shard(done), image: done.clone() });
-    let mut removed: Vec<_> = removed.collect();
+    let mut removed: Vec<Removed> = left
+        .into_iter()
+        .map(|(key, done)| Removed {
+            key: key.to_string(),
+            shard: shard(done),
+            image: done.clone(),
+            is_replaced: renamed.contains(key),
+        })
+        .collect();
     removed.sort_unstable_by(|a, b| a.key.cmp(&b.key));
     (moves, removed, replaced.into_iter().map(|(key, _)| key.to_string()).collect())
 }

@@ -20,7 +20,7 @@ use super::summary::{Stages, Summary};
 use crate::error::Result;
 use crate::journal::Blake3;
 use crate::output::durable::WholeFile;
-use crate::output::{RunFolder, STATE_FOLDER};
+use crate::output::{RunFolder, STATE_FOLDER, run_folder};
 
 /// What is in the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,6 +49,7 @@ pub fn recognize(options: &RunOptions, started: Instant) -> Result<Option<Summar
         |(name, bytes): &(String, u64)| fs::metadata(options.out.join(name)).is_ok_and(|file| file.len() == *bytes);
     let unchanged = note.version == env!("CARGO_PKG_VERSION")
         && journal_files(&options.out).is_ok_and(|files| files == note.journal)
+        && run_folder::is_unclaimed(&options.out)
         && note.shards.iter().all(there)
         && request(options).is_ok_and(|request| request == note.request);
     if !unchanged {
@@ -112,7 +113,7 @@ fn note_path(out: &Path) -> PathBuf {
 /// Hashes what was asked for: flags, bytes of the manifests, names, sizes and times of the model's files.
 fn request(options: &RunOptions) -> io::Result<String> {
     let mut hasher = blake3::Hasher::new();
-    let how = (&options.job, options.format, options.shard_size, options.vae_tiling);
+    let how = (&options.job, options.format, options.image_format, options.shard_size, options.vae_tiling);
     hasher.update(format!("{how:?}").as_bytes());
     for path in &options.job.manifests {
         hasher.update(&fs::metadata(path)?.len().to_le_bytes());
@@ -148,7 +149,7 @@ fn list(folder: &Path, depth: usize, files: &mut Vec<(PathBuf, u64, u128)>) -> i
 }
 
 fn journal_files(out: &Path) -> io::Result<Vec<(String, Blake3)>> {
-    let entries = fs::read_dir(crate::output::run_folder::journal_folder(out))?;
+    let entries = fs::read_dir(run_folder::journal_folder(out))?;
     let mut files = entries
         .map(|entry| {
             let entry = entry?;

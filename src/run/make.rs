@@ -109,11 +109,13 @@ impl<'a> Maker<'a> {
             begin: &begin,
         };
         let Desk { folder, provenance, journal, stop, tally, writing, .. } = desk;
+        let format = options.image_format;
         let written = std::thread::scope(|scope| {
             let (sender, outcomes) = bounded(OUTCOMES_WAITING);
             let broken = stop.breaker();
             let writer = scope.spawn(move || {
-                let written = Writer { folder, provenance, journal, catalogue, spool, tally }.write_all(&outcomes);
+                let written =
+                    Writer { folder, provenance, format, journal, catalogue, spool, tally }.write_all(&outcomes);
                 broken.store(written.is_err(), Ordering::Release);
                 let busy = written?;
                 writing.fetch_add((1000.0 * busy) as u64, Ordering::Relaxed);

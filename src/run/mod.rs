@@ -2,6 +2,7 @@
 //! missing, write it down, sum up.
 
 mod audit;
+mod batch;
 mod catalogue;
 mod check;
 mod crash;
@@ -46,7 +47,7 @@ pub use verify::{VerifyReport, verify};
 
 use crate::error::Result;
 use crate::job::ImageTask;
-use crate::journal::{Failed, Journal, Record, State};
+use crate::journal::{Failed, Follower, Journal, Record, State};
 use crate::output::disk::{Disk, RealDisk};
 use crate::output::{Durable, ManifestPrint, Provenance, RunFingerprint, RunFolder, status};
 use crate::plan::{lane_evaluations, tasks};
@@ -142,7 +143,7 @@ impl Run<'_> {
         let own: BTreeSet<u32> = catalogue.shards().filter(|shard| self.options.shard.owns(*shard)).collect();
         let to_make = self.to_make(&catalogue, &own);
         report_too_long(self.prepared, &to_make);
-        report::warn_of_full_disk(&folder, &catalogue, &to_make);
+        report::warn_of_full_disk(&folder, &catalogue, &to_make, self.options.image_format);
         let counts = Counts { images: images_in(&catalogue, &own), skipped: made_in(&catalogue, &own) };
         let (planned, planned_evaluations) = (to_make.len() as u64, lane_evaluations(&to_make));
         let with_images = to_make.iter().any(|task| task.job.rare().image.is_some());
@@ -153,6 +154,7 @@ impl Run<'_> {
         let desk = Desk { folder: &folder, provenance, journal: &journal, stop, tally: &tally, writing, fault };
         let columns = self.prepared.manifest.extra_columns.clone();
         let sealed = state.all_sealed().map(|sealed| (sealed.shard, sealed.clone())).collect();
+        let others = Follower::new(journal.lock().unwrap_or_else(PoisonError::into_inner).path(), &state);
         // The journal's view takes as much memory as the catalogue, which has all of it that matters.
         drop(state);
         let sealer = Sealer { folder: &folder, provenance, columns: &columns, journal: &journal, sealed };
@@ -172,9 +174,10 @@ impl Run<'_> {
             limit: self.options.job.limit.unwrap_or(usize::MAX),
             session,
             spools: 0,
+            others,
         };
         let worked = self.watched(&folder, &tally, &counts, || night.work());
-        let Night { scope, sealer, catalogue, loading, claims, .. } = night;
+        let Night { scope, sealer, catalogue, loading, claims, others, .. } = night;
         drop(claims);
         write_stopped(&journal);
         if let Err(error) = worked {
@@ -184,7 +187,7 @@ impl Run<'_> {
         stages.load = loading;
         stages.generate = working.elapsed().as_secs_f64() - loading;
         stages.write = desk.writing.load(Ordering::Relaxed) as f64 / 1000.0;
-        let ended = Ended { folder: &folder, catalogue, scope: &scope, tally: &tally, stages, sealer };
+        let ended = Ended { folder: &folder, catalogue, scope: &scope, tally: &tally, stages, sealer, others };
         self.finish(ended)
     }
 
@@ -206,7 +209,7 @@ impl Run<'_> {
                 if tally.planned > 0 {
                     tick(tally);
                 }
-                progress::show(tally, self.bars, over, &mut tick);
+                progress::show(tally, self.bars, over, &|| self.stop.asked_to_tell(), &mut tick);
             });
             let worked = work();
             over.store(true, Ordering::Release);
@@ -243,11 +246,23 @@ impl Run<'_> {
 
     fn finish(&self, ended: Ended<'_>) -> Result<Summary> {
         let finishing = Instant::now();
-        let Ended { folder, catalogue, scope, tally, mut stages, sealer } = ended;
+        let Ended { folder, catalogue, scope, tally, mut stages, mut sealer, mut others } = ended;
+        // For the lists of what failed, and for whether all is done, the others count too.
+        if self.options.shard != Share::WHOLE || !folder.is_alone()? {
+            let state = others.catch_up()?;
+            catalogue.shards().collect::<Vec<_>>().into_iter().for_each(|shard| catalogue.refresh(shard, state));
+            for sealed in state.all_sealed() {
+                if sealer.is_stale(catalogue, sealed.shard) {
+                    sealer.sealed.insert(sealed.shard, sealed.clone());
+                }
+            }
+        }
+        let catalogue = &*catalogue;
         let in_scope = |ordinal: &u64| scope.contains(&catalogue.images()[*ordinal as usize].shard);
         let failed = catalogue.failures().keys().filter(|ordinal| in_scope(ordinal)).count() as u64;
         let (images, made) = (images_in(catalogue, scope), made_in(catalogue, scope));
         let failed_rows = report::write_failed(self.prepared, catalogue, folder)?;
+        batch::write(self.prepared, catalogue, folder)?;
         let contact_sheet = sheet::write(self.options, catalogue, tally.done.load(Ordering::Relaxed) > 0)?;
         stages.finish = finishing.elapsed().as_secs_f64();
         let mut summary = Summary {
@@ -284,6 +299,7 @@ impl Run<'_> {
             return Ok(());
         }
         remove_spool(folder, catalogue)?;
+        folder.sweep_leases()?;
         if catalogue.failures().is_empty() && self.prepared.manifest.errors.is_empty() {
             finished::write(self.options, self.prepared, folder, sealer, summary)?;
         }
@@ -294,11 +310,12 @@ impl Run<'_> {
 /// A night that is over.
 struct Ended<'a> {
     folder: &'a RunFolder,
-    catalogue: &'a Catalogue,
+    catalogue: &'a mut Catalogue,
     scope: &'a BTreeSet<u32>,
     tally: &'a Tally,
     stages: Stages,
     sealer: Sealer<'a>,
+    others: Follower,
 }
 
 /// Images of this worker's shards, and those that were there before.
@@ -347,7 +364,7 @@ fn remove_spool(folder: &RunFolder, catalogue: &Catalogue) -> Result<()> {
 fn exit_code(summary: &Summary, max_failed: Option<MaxFailed>) -> u8 {
     let tolerated = max_failed.is_some_and(|limit| limit.allows(summary.failed_rows, summary.rows));
     match summary {
-        _ if summary.left > 0 => 75,
+        _ if summary.left > 0 => stop::STOPPED,
         _ if summary.failed_rows > 0 && !tolerated => 3,
         _ => 0,
     }
@@ -375,6 +392,8 @@ fn fingerprint(prepared: &Prepared, options: &RunOptions, provenance: &Provenanc
         vae_tiling: options.vae_tiling == VaeTiling::On,
         format: options.format.name().to_string(),
         shard_size: options.shard_size,
+        image_format: options.image_format.name().to_string(),
+        image_quality: options.image_format.quality(),
         manifests: vec![ManifestPrint {
             path: paths.join(", "),
             hash: prepared.manifest.hash.clone(),

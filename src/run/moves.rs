@@ -25,6 +25,8 @@ struct Moves {
     files: Vec<String>,
     /// What they are from now on.
     to: Vec<Done>,
+    /// Files of pictures that no row asks for any more and whose names others get: from where to where.
+    aside: Vec<(String, String)>,
 }
 
 /// Gives pictures that are there under another key their new names, and writes that into the journal.
@@ -39,7 +41,13 @@ pub fn apply(folder: &RunFolder, journal: &mut Journal, catalogue: &Catalogue, f
     let to = images.filter_map(|image| Some(catalogue.record(image, image.made.as_ref()?))).collect();
     let from = found.iter().map(|found| found.from.clone()).collect();
     let files = found.iter().map(|found| found.image.file_name.to_string()).collect();
-    let moves = Moves { from, files, to };
+    let replaced = catalogue.removed().iter().filter(|removed| removed.is_replaced);
+    let aside = replaced.map(|removed| {
+        let (file, hash) = (&*removed.image.file_name, removed.image.blake3.to_string());
+        let (name, ending) = file.rsplit('/').next().unwrap_or(file).rsplit_once('.').unwrap_or((file, ""));
+        (file.to_string(), format!("{STATE_FOLDER}/removed/{name}-{hash:.8}.{ending}"))
+    });
+    let moves = Moves { from, files, to, aside: aside.collect() };
     if catalogue.layout().format.is_packed() {
         return moves.write_down(journal);
     }
@@ -92,6 +100,7 @@ impl Moves {
         let out = |name: &str| folder.path().join(name);
         if !parted(folder).exists() {
             self.rename(folder, |at| (out(&self.files[at]), waiting.join(at.to_string())))?;
+            self.put_aside(folder)?;
             durable
                 .commit(&[WholeFile { path: parted(folder), bytes: b"all pictures have left their old names\n" }])?;
         }
@@ -119,6 +128,23 @@ impl Moves {
         folders.iter().try_for_each(|folder| {
             disk.sync_folder(folder).map_err(|error| storage_error("sync the folder", folder, 0, error))
         })
+    }
+
+    /// Takes pictures out of the way whose names others get, to where a person may still find them.
+    fn put_aside(&self, folder: &RunFolder) -> Result<()> {
+        if self.aside.is_empty() {
+            return Ok(());
+        }
+        let durable = folder.durable();
+        durable.make_folder(&folder.path().join(STATE_FOLDER).join("removed"))?;
+        for (from, to) in &self.aside {
+            let (from, to) = (folder.path().join(from), folder.path().join(to));
+            match durable.disk().rename(&from, &to) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                other => other.map_err(|error| storage_error("rename", &from, 0, error))?,
+            }
+        }
+        Ok(())
     }
 
     fn write_down(&self, journal: &mut Journal) -> Result<()> {

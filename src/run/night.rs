@@ -11,7 +11,7 @@ use super::seal::Sealer;
 use super::sharding::{Claims, Share};
 use crate::error::Result;
 use crate::job::ImageTask;
-use crate::journal;
+use crate::journal::Follower;
 use crate::output::spool::Spool;
 
 /// Shards that are made together: enough that the lanes stay full, few enough that finished ones appear during the night.
@@ -45,6 +45,8 @@ pub struct Night<'a, 'd> {
     pub session: u32,
     /// Spool files written.
     pub spools: u32,
+    /// What other workers write.
+    pub others: Follower,
 }
 
 impl Night<'_, '_> {
@@ -76,12 +78,10 @@ impl Night<'_, '_> {
         loop {
             let own: Vec<u32> = self.catalogue.shards().filter(|shard| self.share.owns(*shard)).collect();
             let window = self.claim(&own)?;
-            if !window.is_empty() || self.share.count == 1 && !self.any_busy(&own) {
+            if !window.is_empty() {
                 return Ok(window);
             }
-            self.take_in_others()?;
-            let left = self.left_by_others()?;
-            let window = self.claim(&left)?;
+            let window = self.claim(&self.left_by_others())?;
             if !window.is_empty() || !self.any_busy(&own) || self.is_over() {
                 return Ok(window);
             }
@@ -97,18 +97,31 @@ impl Night<'_, '_> {
         // A small run is shared out shard by shard.
         let size = if self.share.count == 1 { WINDOW } else { (shards.len() / 4).clamp(1, WINDOW) };
         for &shard in shards {
-            if self.claims.is_busy(shard) || !self.has_work(shard) {
-                continue;
-            }
-            if self.claims.take(self.desk.folder, shard)? {
-                self.scope.insert(shard);
-                window.push(shard);
-            }
             if window.len() == size {
                 break;
             }
+            if !self.claims.is_busy(shard) && self.has_work(shard) && self.claims.take(self.desk.folder, shard)? {
+                // What others did of it before it became ours is in their journals by now.
+                self.catch_up(shard)?;
+                if self.has_work(shard) {
+                    self.scope.insert(shard);
+                    window.push(shard);
+                } else {
+                    self.claims.release(shard);
+                }
+            }
         }
         Ok(window)
+    }
+
+    /// Takes in what other workers have done of a shard.
+    fn catch_up(&mut self, shard: u32) -> Result<()> {
+        let state = self.others.catch_up()?;
+        self.catalogue.refresh(shard, state);
+        if let Some(sealed) = state.sealed(shard) {
+            self.sealer.sealed.insert(shard, sealed.clone());
+        }
+        Ok(())
     }
 
     /// Returns whether a shard has images to make in company, or is complete but for its file.
@@ -121,25 +134,17 @@ impl Night<'_, '_> {
         shards.iter().any(|shard| self.claims.is_busy(*shard) && !self.catalogue.is_settled(*shard))
     }
 
-    /// Reads what other workers have done since.
-    fn take_in_others(&mut self) -> Result<()> {
-        let state = journal::read(&self.desk.folder.journal_folder())?;
-        self.catalogue.refresh(&state);
-        self.sealer.sealed.extend(state.all_sealed().map(|sealed| (sealed.shard, sealed.clone())));
-        Ok(())
-    }
-
     /// Returns the shards of workers that were here and are done or dead. Workers that never came may work elsewhere: theirs are
     /// not ours to take.
-    fn left_by_others(&self) -> Result<Vec<u32>> {
+    fn left_by_others(&self) -> Vec<u32> {
         let folder = self.desk.folder.journal_folder();
         let was_here = |index: u32| {
             let share = Share { index, count: self.share.count };
             folder.join(format!("{}.log", share.worker())).is_file()
         };
-        let others: Vec<u32> =
-            (0..self.share.count).filter(|index| *index != self.share.index && was_here(*index)).collect();
-        Ok(self.catalogue.shards().filter(|shard| others.contains(&(shard % self.share.count))).collect())
+        let others = (0..self.share.count).filter(|index| *index != self.share.index && was_here(*index));
+        let others: BTreeSet<u32> = others.collect();
+        self.catalogue.shards().filter(|shard| others.contains(&(shard % self.share.count))).collect()
     }
 
     fn make_window(&mut self, window: &[u32]) -> Result<()> {
@@ -170,6 +175,8 @@ impl Night<'_, '_> {
             if suspects.is_empty() || !self.claims.take(self.desk.folder, shard)? {
                 continue;
             }
+            self.catch_up(shard)?;
+            let suspects: Vec<ImageTask> = self.catalogue.missing(shard, true).cloned().collect();
             self.scope.insert(shard);
             tracing::info!("{} images were in flight at two crashes or more: each is made alone", suspects.len());
             for task in suspects {

@@ -10,6 +10,7 @@ use crate::engine::PromptStyle;
 use crate::manifest;
 use crate::noise::NoiseKind;
 use crate::onnx::Device;
+use crate::output::ImageFormat;
 use crate::output::layout::{Format, Layout};
 
 /// Values for cells that a manifest leaves empty, where the caller gives any.
@@ -85,6 +86,8 @@ pub struct RunOptions {
     pub contact_sheet: Option<PathBuf>,
     /// How images are kept.
     pub format: Format,
+    /// How pictures are encoded.
+    pub image_format: ImageFormat,
     /// Images of a shard.
     pub shard_size: u32,
     /// Which of several workers this is.
@@ -96,7 +99,7 @@ pub struct RunOptions {
 impl RunOptions {
     /// Returns the layout of the output folder.
     pub fn layout(&self) -> Layout {
-        Layout { format: self.format, extension: "png", shard_size: self.shard_size }
+        Layout { format: self.format, extension: self.image_format.extension(), shard_size: self.shard_size }
     }
 }
 

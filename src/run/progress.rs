@@ -35,8 +35,14 @@ impl Tally {
     }
 }
 
-/// Shows the tally until `over` is set.
-pub fn show(tally: &Tally, bars: &MultiProgress, over: &AtomicBool, every: &mut dyn FnMut(&Tally)) {
+/// Shows the tally until `over` is set, also in a line of its own when `asked`; calls `every` five seconds.
+pub fn show(
+    tally: &Tally,
+    bars: &MultiProgress,
+    over: &AtomicBool,
+    asked: &dyn Fn() -> bool,
+    every: &mut dyn FnMut(&Tally),
+) {
     let bar = bars.add(ProgressBar::new(tally.planned));
     bar.set_style(style());
     let terminal = !bar.is_hidden();
@@ -45,7 +51,7 @@ pub fn show(tally: &Tally, bars: &MultiProgress, over: &AtomicBool, every: &mut 
         std::thread::park_timeout(Duration::from_millis(100));
         bar.set_position(tally.settled());
         bar.set_message(message(tally, started));
-        if !terminal && spoken.elapsed() >= Duration::from_secs(30) {
+        if asked() || !terminal && spoken.elapsed() >= Duration::from_secs(30) {
             tracing::info!("{}", plain_line(tally, started));
             spoken = Instant::now();
         }

@@ -8,17 +8,17 @@ use crate::engine::{CallLimit, Limits, Network, Settings};
 use crate::onnx::Device;
 use crate::output::{RunFolder, STATE_FOLDER};
 
-/// `OUT/.nightshift/limits.json`: what was learnt, and with what.
+/// `OUT/.nightshift/limits.json`: what was learnt, and with which model.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Learnt {
     model_hash: String,
-    device: String,
     limits: Vec<Entry>,
 }
 
-/// The limit for pictures of one size.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
+/// The limit for pictures of one size on one device.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Entry {
+    device: String,
     network: Network,
     width: u32,
     height: u32,
@@ -37,22 +37,24 @@ pub(super) struct Remembered<'a> {
 }
 
 impl Remembered<'_> {
-    /// Notes in `limits` those that earlier runs with the same model, device and settings had to keep to.
+    /// Notes in `limits` what earlier runs with the same model, device and settings had to keep to.
     pub(super) fn recall(&self, limits: &Limits) {
-        for entry in self.learnt().unwrap_or_default().limits {
-            if entry.asked == self.asked(entry.network) {
-                limits.note(entry.network, (entry.width, entry.height), entry.limit);
-            }
+        for entry in self.learnt().limits.iter().filter(|entry| self.is_ours(entry)) {
+            limits.note(entry.network, (entry.width, entry.height), entry.limit);
         }
     }
 
-    /// Writes the limits where they say more than the file does. Limits that cannot be written never end a run.
+    /// Writes `limits`, beside those of other devices and settings. Limits that cannot be written never end a run.
     pub(super) fn write(&self, limits: &Limits) {
-        let entry =
-            |(network, (width, height), limit)| Entry { network, width, height, asked: self.asked(network), limit };
-        let limits: Vec<Entry> = limits.all().into_iter().map(entry).collect();
-        let learnt = Learnt { model_hash: self.model_hash.to_string(), device: self.device.to_string(), limits };
-        if learnt.limits.is_empty() || self.learnt().as_ref() == Some(&learnt) {
+        let former = self.learnt();
+        let entry = |(network, (width, height), limit)| {
+            let (device, asked) = (self.device.to_string(), self.asked(network));
+            Entry { device, network, width, height, asked, limit }
+        };
+        let others = former.limits.iter().filter(|entry| !self.is_ours(entry)).cloned();
+        let limits = others.chain(limits.all().into_iter().map(entry)).collect();
+        let learnt = Learnt { model_hash: self.model_hash.to_string(), limits };
+        if learnt == former || learnt.limits.is_empty() {
             return;
         }
         let json = serde_json::to_vec_pretty(&learnt).unwrap_or_default();
@@ -61,11 +63,14 @@ impl Remembered<'_> {
         }
     }
 
-    /// Returns what the file says of this model on this device. One that says anything else is made again.
-    fn learnt(&self) -> Option<Learnt> {
-        let learnt: Learnt = serde_json::from_slice(&std::fs::read(self.path()).ok()?).ok()?;
-        let same = learnt.model_hash == self.model_hash && learnt.device == self.device.to_string();
-        same.then_some(learnt)
+    /// Returns what the file says of this model. One that says anything else is made again.
+    fn learnt(&self) -> Learnt {
+        let read = || serde_json::from_slice::<Learnt>(&std::fs::read(self.path()).ok()?).ok();
+        read().filter(|learnt| learnt.model_hash == self.model_hash).unwrap_or_default()
+    }
+
+    fn is_ours(&self, entry: &Entry) -> bool {
+        entry.device == self.device.to_string() && entry.asked == self.asked(entry.network)
     }
 
     fn path(&self) -> PathBuf {

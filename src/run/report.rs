@@ -14,7 +14,7 @@ use crate::job::{ImageInput, ImageTask, Job};
 use crate::manifest::Manifest;
 use crate::output::failed::{self, FailedRow};
 use crate::output::status::{self, RunState, Status};
-use crate::output::{RunFolder, durable, run_folder};
+use crate::output::{ImageFormat, RunFolder, durable, run_folder};
 
 /// Rows that are named one by one; of more, only the number is told.
 const NAMED: usize = 20;
@@ -49,11 +49,11 @@ pub fn report_truncations(truncations: &[Truncation]) {
 
 /// Says so where the pictures to come may not fit on the disk. Their size is guessed from those that are there, else from what
 /// such pictures mostly take.
-pub fn warn_of_full_disk(folder: &RunFolder, catalogue: &Catalogue, to_make: &[ImageTask]) {
+pub fn warn_of_full_disk(folder: &RunFolder, catalogue: &Catalogue, to_make: &[ImageTask], format: ImageFormat) {
     let pixels = |task: &ImageTask| u64::from(task.job.width) * u64::from(task.job.height);
     let there = catalogue.images().iter().filter_map(|image| Some((pixels(&image.task), image.made.as_ref()?.bytes)));
     let (made_pixels, made_bytes) = there.take(1000).fold((0, 0), |(p, b), (pixels, bytes)| (p + pixels, b + bytes));
-    let per_pixel = if made_pixels > 0 { made_bytes as f64 / made_pixels as f64 } else { BYTES_PER_PIXEL };
+    let per_pixel = if made_pixels > 0 { made_bytes as f64 / made_pixels as f64 } else { format.bytes_per_pixel() };
     let kept_twice =
         if catalogue.layout().format.is_packed() { 8 * u64::from(catalogue.layout().shard_size) } else { 0 };
     let all: u64 = to_make.iter().map(pixels).sum();
@@ -70,9 +70,6 @@ pub fn warn_of_full_disk(folder: &RunFolder, catalogue: &Catalogue, to_make: &[I
         );
     }
 }
-
-/// Bytes per pixel of a PNG of a photograph, about.
-const BYTES_PER_PIXEL: f64 = 1.6;
 
 /// Writes `failed.csv` (or removes it where nothing failed); returns how many rows failed.
 ///

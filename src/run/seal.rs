@@ -182,8 +182,8 @@ impl Sources {
         let is_packed = |spool: &Option<(Arc<str>, u64)>| {
             spool.as_ref().is_none_or(|(file, _)| !spool_folder.join(&**file).is_file())
         };
-        let removed =
-            catalogue.removed().iter().filter(|removed| removed.shard == shard && is_packed(&removed.image.spool));
+        let kept = catalogue.removed().iter().filter(|removed| !removed.is_replaced);
+        let removed = kept.filter(|removed| removed.shard == shard && is_packed(&removed.image.spool));
         let removed: Vec<Done> = removed.map(|removed| removed.image.to_record(&removed.key)).collect();
         let wanted = pictures.iter().filter(|source| is_packed(&source.spool)).map(|source| source.blake3);
         let wanted: HashSet<Blake3> = wanted.chain(removed.iter().map(|done| done.blake3)).collect();

@@ -32,11 +32,59 @@ impl Share {
     }
 }
 
+/// Where a worker's number comes from, in the order of preference.
+const INDEX: [&str; 5] =
+    ["SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX", "AWS_BATCH_JOB_ARRAY_INDEX", "SLURM_PROCID", "RANK"];
+/// Where the number of workers comes from. Slurm's SLURM_ARRAY_TASK_COUNT is not among them: when some tasks of an array are
+/// submitted again it counts only these.
+const COUNT: [&str; 4] = ["NIGHTSHIFT_NUM_SHARDS", "AWS_BATCH_JOB_ARRAY_SIZE", "SLURM_NTASKS", "WORLD_SIZE"];
+
+impl Share {
+    /// Returns the share that the environment gives this process: Slurm (array or task), Kubernetes (indexed job), AWS Batch
+    /// (array), torchrun. `look_up` returns the value of a variable.
+    ///
+    /// # Errors
+    /// A sentence that says which variable is missing or wrong, and what to do.
+    pub fn from_environment(look_up: impl Fn(&str) -> Option<String>) -> Result<Share, String> {
+        let find = |names: &[&'static str]| {
+            let mut found = names.iter().filter_map(|name| Some((*name, look_up(name)?)));
+            found.find(|(_, value)| !value.trim().is_empty())
+        };
+        let number = |(name, value): &(&str, String)| {
+            value.trim().parse::<u32>().map_err(|_| format!("{name} is `{value}`, not a number"))
+        };
+        let index = find(&INDEX).ok_or_else(|| format!("none of {} is set: give --shard K/N", INDEX.join(", ")))?;
+        // Both of one task list where the number is one's place in it.
+        let counts = if index.0 == "SLURM_ARRAY_TASK_ID" { &COUNT[..1] } else { &COUNT[..] };
+        let count = find(counts).ok_or_else(|| {
+            format!(
+                "{} gives this worker's number, but nothing says how many there are: set NIGHTSHIFT_NUM_SHARDS",
+                index.0
+            )
+        })?;
+        let share = Share { index: number(&index)?, count: number(&count)? };
+        if share.index < share.count {
+            return Ok(share);
+        }
+        Err(format!(
+            "{} is {}, and {} says {} workers: numbers go from 0 to {}",
+            index.0,
+            share.index,
+            count.0,
+            share.count,
+            share.count.saturating_sub(1)
+        ))
+    }
+}
+
 impl FromStr for Share {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || "expected K/N with K from 0 to N-1, such as `0/4`, or `auto`".to_string();
+        if text == "auto" {
+            return Share::from_environment(|name| std::env::var(name).ok());
+        }
         let (index, count) = text.split_once('/').ok_or_else(wrong)?;
         let share = Share { index: index.parse().map_err(|_| wrong())?, count: count.parse().map_err(|_| wrong())? };
         if share.index < share.count { Ok(share) } else { Err(wrong()) }
@@ -111,5 +159,24 @@ mod tests {
         for wrong in ["3/3", "1", "a/2", "-1/2", "0/0"] {
             assert!(wrong.parse::<Share>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn the_environment_of_a_cluster_gives_the_share() {
+        let share = |variables: &[(&str, &str)]| {
+            let find =
+                |name: &str| variables.iter().find(|(other, _)| *other == name).map(|(_, value)| value.to_string());
+            Share::from_environment(find).map(|share| (share.index, share.count))
+        };
+        let array = [("SLURM_ARRAY_TASK_ID", "3"), ("SLURM_ARRAY_TASK_COUNT", "2"), ("SLURM_NTASKS", "1")];
+        assert!(share(&array).is_err_and(|error| error.contains("NIGHTSHIFT_NUM_SHARDS")));
+        assert_eq!(share(&[array[0], array[1], ("NIGHTSHIFT_NUM_SHARDS", "8")]), Ok((3, 8)));
+        assert_eq!(share(&[("SLURM_PROCID", "1"), ("SLURM_NTASKS", "4")]), Ok((1, 4)));
+        assert_eq!(share(&[("JOB_COMPLETION_INDEX", "0"), ("NIGHTSHIFT_NUM_SHARDS", "2")]), Ok((0, 2)));
+        assert_eq!(share(&[("AWS_BATCH_JOB_ARRAY_INDEX", "9"), ("AWS_BATCH_JOB_ARRAY_SIZE", "10")]), Ok((9, 10)));
+        assert_eq!(share(&[("RANK", "2"), ("WORLD_SIZE", "3")]), Ok((2, 3)));
+        assert!(share(&[("RANK", "3"), ("WORLD_SIZE", "3")]).is_err_and(|error| error.contains("from 0 to 2")));
+        assert!(share(&[("RANK", "x"), ("WORLD_SIZE", "3")]).is_err());
+        assert!(share(&[]).is_err());
     }
 }

@@ -1,13 +1,15 @@
 //! The contact sheet of a run: one PNG with captioned thumbnails.
 
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use super::catalogue::{Catalogue, Image};
 use super::options::RunOptions;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::output::contact_sheet::{self, SheetItem};
 use crate::output::durable::{Durable, WholeFile};
-use crate::output::png;
+use crate::output::layout::Format;
+use crate::output::{parquet_shard, png, webdataset};
 use crate::scheduler;
 
 /// Pictures on a sheet, at most.
@@ -16,7 +18,7 @@ const PICTURES: usize = 100;
 /// Writes the sheet if one was asked for and it is missing or `changed`; returns where it is.
 ///
 /// # Errors
-/// A picture cannot be read, or the sheet cannot be written.
+/// The sheet cannot be written.
 pub fn write(options: &RunOptions, catalogue: &Catalogue, changed: bool) -> Result<Option<PathBuf>> {
     let Some(path) = &options.contact_sheet else { return Ok(None) };
     let there = catalogue.images().iter().filter(|image| image.made.is_some());
@@ -24,9 +26,12 @@ pub fn write(options: &RunOptions, catalogue: &Catalogue, changed: bool) -> Resu
     if pictures.is_empty() || (!changed && path.exists()) {
         return Ok(path.exists().then(|| path.clone()));
     }
-    let mut thumbnails = Vec::with_capacity(pictures.len());
-    for image in pictures {
-        thumbnails.push(thumbnail(options, catalogue, image)?);
+    let packed = unpack(options, catalogue, &pictures);
+    let thumbnail = |image: &&Image| thumbnail(options, &catalogue.path(image), image, &packed);
+    // What is not there, or waits for its shard, has no place on the sheet.
+    let thumbnails: Vec<SheetItem> = pictures.iter().filter_map(thumbnail).collect();
+    if thumbnails.is_empty() {
+        return Ok(None);
     }
     let sheet = png::encode_plain(&contact_sheet::render(&thumbnails, columns(thumbnails.len())))?;
     let durable = Durable::default();
@@ -37,10 +42,33 @@ pub fn write(options: &RunOptions, catalogue: &Catalogue, changed: bool) -> Resu
     Ok(Some(path.clone()))
 }
 
-fn thumbnail(options: &RunOptions, catalogue: &Catalogue, image: &Image) -> Result<SheetItem> {
-    let (path, task) = (options.out.join(catalogue.path(image)), &image.task);
-    let image =
-        image::open(&path).map_err(|error| Error::storage("read", &path, std::io::Error::other(error)))?.to_rgb8();
+/// Returns the bytes of the pictures that are inside of shards' files, by the paths that the catalogue gives them.
+fn unpack(options: &RunOptions, catalogue: &Catalogue, pictures: &[&Image]) -> HashMap<String, Vec<u8>> {
+    let mut found = HashMap::new();
+    let shards: BTreeSet<u32> = pictures.iter().map(|image| image.shard).collect();
+    for shard in shards {
+        let path = options.out.join(catalogue.layout().shard_path(shard, catalogue.shard_count()));
+        let folder = catalogue.layout().image_path(shard, "").rsplit_once('/').map(|(folder, _)| folder.to_string());
+        let mut each = |name: String, bytes: Vec<u8>| {
+            found.insert(format!("{}/{name}", folder.as_deref().unwrap_or_default()), bytes);
+        };
+        // A shard that cannot be read has no pictures to show; the run has said so.
+        let _ = match options.format {
+            Format::Imagefolder => Ok(()),
+            Format::Webdataset => webdataset::read(&path, &mut each).map_err(drop),
+            Format::Parquet => parquet_shard::read(&path, &mut each).map_err(drop),
+        };
+    }
+    found
+}
+
+fn thumbnail(options: &RunOptions, path: &str, image: &Image, packed: &HashMap<String, Vec<u8>>) -> Option<SheetItem> {
+    let task = &image.task;
+    let bytes = match packed.get(path) {
+        Some(bytes) => bytes.clone(),
+        None => std::fs::read(options.out.join(path)).ok()?,
+    };
+    let image = image::load_from_memory(&bytes).ok()?.to_rgb8();
     let job = &*task.job;
     let settings = format!(
         "{} · {} steps · guidance {} · seed {}",
@@ -49,7 +77,7 @@ fn thumbnail(options: &RunOptions, catalogue: &Catalogue, image: &Image) -> Resu
         job.guidance_scale,
         task.seed
     );
-    Ok(SheetItem { image, caption: job.prompt.to_string(), small: settings })
+    Some(SheetItem { image, caption: job.prompt.to_string(), small: settings })
 }
 
 /// As many columns as make the page about as wide as it is high.

@@ -1,40 +1,61 @@
-//! When to stop: signals and time limits.
+//! When to stop: signals, time limits, and a watchdog for what cannot be interrupted.
 
-use std::sync::Arc;
+use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::low_level::unregister;
 
 use crate::engine::Pace;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Watches for signals and for the end of the time allowed.
+/// Exit code of a run that stopped early and can be resumed.
+pub const STOPPED: u8 = 75;
+/// Beyond the time for finishing images: what writing them down may take, and a call of a network that had begun.
+const GRACE: Duration = Duration::from_millis(1500);
+/// How often the watchdog looks.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Watches for signals and for the end of the time allowed, until it is dropped.
 pub struct Stop {
     asked: Arc<AtomicUsize>,
     broken: Arc<AtomicBool>,
-    started: Instant,
-    max_runtime: Option<Duration>,
+    told: Arc<AtomicBool>,
+    over: Arc<AtomicBool>,
+    end: Option<Instant>,
     drain_timeout: Duration,
-    drained_since: std::sync::OnceLock<Instant>,
+    drained_since: OnceLock<Instant>,
+    handlers: Vec<signal_hook::SigId>,
 }
 
 impl Stop {
-    /// Starts to watch. SIGTERM, SIGINT and SIGUSR1 ask for a stop; a second SIGINT ends the process with exit code 130
-    /// (what is in the journal stays done).
+    /// Starts to watch. SIGTERM, SIGINT and SIGUSR1 ask for a stop, and so does SIGHUP if there is a terminal to hang up (else
+    /// it is ignored); a second SIGINT ends the process with exit code 130 (what is in the journal stays done). A stop that
+    /// takes longer than `drain_timeout` and a little, in a call that cannot be interrupted, ends the process with code 75.
+    /// SIGUSR2 asks for a line of progress.
     ///
     /// # Errors
     /// The signal handlers cannot be installed.
     pub fn watch(max_runtime: Option<Duration>, drain_timeout: Duration) -> Result<Self> {
-        let asked = Arc::new(AtomicUsize::new(0));
-        let interrupted = Arc::new(AtomicBool::new(false));
-        install(&asked, &interrupted).map_err(|error| {
+        let mut stop = Stop {
+            asked: Arc::default(),
+            broken: Arc::default(),
+            told: Arc::default(),
+            over: Arc::default(),
+            end: max_runtime.map(|limit| Instant::now() + limit),
+            drain_timeout,
+            drained_since: OnceLock::new(),
+            handlers: Vec::new(),
+        };
+        stop.install().map_err(|error| {
             Error::new(ErrorKind::Unexpected, "signals", format!("cannot install signal handlers: {error}"))
                 .source(error)
         })?;
-        let broken = Arc::new(AtomicBool::new(false));
-        let drained_since = std::sync::OnceLock::new();
-        Ok(Stop { asked, broken, started: Instant::now(), max_runtime, drain_timeout, drained_since })
+        stop.guard();
+        Ok(stop)
     }
 
     /// Returns a switch that halts the run at once, for when writing has failed.
@@ -44,7 +65,12 @@ impl Stop {
 
     /// Returns whether the run was asked to stop early.
     pub fn asked(&self) -> bool {
-        self.asked.load(Ordering::Relaxed) > 0 || self.max_runtime.is_some_and(|limit| self.started.elapsed() >= limit)
+        self.asked.load(Ordering::Relaxed) > 0 || self.end.is_some_and(|end| Instant::now() >= end)
+    }
+
+    /// Returns whether a line of progress was asked for since the last time.
+    pub fn asked_to_tell(&self) -> bool {
+        self.told.swap(false, Ordering::Relaxed)
     }
 
     /// Returns how to go on.
@@ -61,14 +87,49 @@ impl Stop {
         });
         if since.elapsed() < self.drain_timeout { Pace::Drain } else { Pace::Halt }
     }
+
+    fn install(&mut self) -> std::io::Result<()> {
+        let interrupted = Arc::new(AtomicBool::new(false));
+        // The order matters: the conditional exit looks at the flag before this very signal sets it.
+        let handlers = &mut self.handlers;
+        handlers.push(signal_hook::flag::register_conditional_shutdown(SIGINT, 130, interrupted.clone())?);
+        handlers.push(signal_hook::flag::register(SIGINT, interrupted)?);
+        for signal in [SIGINT, SIGTERM, SIGUSR1] {
+            handlers.push(signal_hook::flag::register_usize(signal, self.asked.clone(), 1)?);
+        }
+        handlers.push(match std::io::stderr().is_terminal() {
+            true => signal_hook::flag::register_usize(SIGHUP, self.asked.clone(), 1)?,
+            false => signal_hook::flag::register(SIGHUP, Arc::default())?,
+        });
+        handlers.push(signal_hook::flag::register(SIGUSR2, self.told.clone())?);
+        Ok(())
+    }
+
+    /// Ends the process when a stop takes too long. Nothing is lost by it: the journal is whole after every record.
+    fn guard(&self) {
+        let (asked, over, end) = (self.asked.clone(), self.over.clone(), self.end);
+        let patience = self.drain_timeout + GRACE;
+        thread::spawn(move || {
+            let mut since = None;
+            while !over.load(Ordering::Relaxed) {
+                thread::sleep(LOOK);
+                if asked.load(Ordering::Relaxed) > 0 || end.is_some_and(|end| Instant::now() >= end) {
+                    let since: &Instant = since.get_or_insert_with(Instant::now);
+                    if since.elapsed() > patience && !over.load(Ordering::Relaxed) {
+                        tracing::warn!("what was under way takes too long: stopped; the same command again goes on");
+                        std::process::exit(i32::from(STOPPED));
+                    }
+                }
+            }
+        });
+    }
 }
 
-fn install(asked: &Arc<AtomicUsize>, interrupted: &Arc<AtomicBool>) -> std::io::Result<()> {
-    // The order matters: the conditional exit looks at the flag before this very signal sets it.
-    signal_hook::flag::register_conditional_shutdown(SIGINT, 130, interrupted.clone())?;
-    signal_hook::flag::register(SIGINT, interrupted.clone())?;
-    for signal in [SIGINT, SIGTERM, SIGUSR1] {
-        signal_hook::flag::register_usize(signal, asked.clone(), 1)?;
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        for handler in self.handlers.drain(..) {
+            unregister(handler);
+        }
     }
-    Ok(())
 }

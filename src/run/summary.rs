@@ -72,7 +72,7 @@ impl fmt::Display for Summary {
         if self.made > 0 {
             write!(f, " ({rate:.1} images/s, lanes {:.0}% busy)", 100.0 * self.lane_occupancy)?;
         }
-        write!(f, "\npictures       {}", self.out.join("images").display())?;
+        write!(f, "\noutput         {}", self.out.display())?;
         if let Some(sheet) = &self.contact_sheet {
             write!(f, "\ncontact sheet  {}", sheet.display())?;
         }

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::job::ImageTask;
 use crate::journal::{Digest, Failed, Journal, Record};
 use crate::output::spool::Spool;
-use crate::output::{Parameters, Provenance, RunFolder, WholeFile, png};
+use crate::output::{ImageFormat, Parameters, Provenance, RunFolder, WholeFile, picture};
 use crate::scheduler::a1111_name;
 
 /// Most pictures in a group.
@@ -31,6 +31,8 @@ pub struct Writer<'a> {
     pub folder: &'a RunFolder,
     /// What is written into each picture beside its own row.
     pub provenance: &'a Provenance,
+    /// How pictures are encoded.
+    pub format: ImageFormat,
     /// What is done.
     pub journal: &'a Mutex<Journal>,
     /// Every image of the run and what became of it.
@@ -93,13 +95,16 @@ impl Writer<'_> {
     }
 
     fn encode(&self, pictures: Vec<Generated>) -> Result<Vec<Encoded>> {
+        // Not all of `self` can be shared among threads.
+        let (provenance, format) = (self.provenance, self.format);
         pictures
             .into_par_iter()
             .map(|generated| {
                 let suspect = generated.is_suspect();
                 let Generated { task, image, .. } = generated;
-                let parameters = Parameters::new(&task, self.provenance, a1111_name(&task.job.scheduler));
-                Ok(Encoded { bytes: png::encode(&image, &parameters)?, task, suspect })
+                let parameters = Parameters::new(&task, provenance, a1111_name(&task.job.scheduler));
+                let parameters = Parameters { suspect, ..parameters };
+                Ok(Encoded { bytes: picture::encode(&image, &parameters, format)?, task, suspect })
             })
             .collect()
     }

@@ -1,6 +1,9 @@
 //! What the end-to-end tests share: the binary, the model that ships, manifests and output folders.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod disk;
+pub mod night;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -7,11 +7,10 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use crate::error::Result;
-use crate::journal::{Blake3, Digest, Done, RowHash, Sealed};
+use crate::journal::{Blake3, Digest, Done, Sealed};
 use crate::output::durable::storage_error;
 use crate::output::packed::read_pictures;
-use crate::output::png;
-use crate::pixels::{ONE_COLOUR, luma_std};
+use crate::output::{Parameters, picture};
 use crate::run::audit::{Finding, Kind, Records, hash};
 
 /// See the module's text.
@@ -27,13 +26,6 @@ pub struct Mend {
     pub sealed: Vec<Sealed>,
     /// What is not for the journal to know.
     pub left: Vec<Finding>,
-}
-
-/// What a whole picture of ours says of itself.
-struct Carried {
-    row_hash: RowHash,
-    seed: u64,
-    suspect: bool,
 }
 
 /// The file of a shard.
@@ -146,7 +138,9 @@ impl Mender<'_> {
         if known.is_some() && !self.costs.contains(&*key) || self.known.contains(&blake3) {
             return None;
         }
-        let Carried { row_hash, seed, suspect } = carried(bytes)?;
+        let Parameters { row_hash, seed, suspect, .. } =
+            picture::read_parameters(bytes).filter(|_| picture::is_whole(bytes))?;
+        let row_hash = row_hash?;
         if known.is_some_and(|known| known.row_hash == row_hash) {
             return None;
         }
@@ -210,14 +204,4 @@ fn first_of_each(found: Vec<Done>) -> BTreeMap<String, Done> {
         adopted.entry(done.key.clone()).or_insert(done);
     }
     adopted
-}
-
-fn carried(bytes: &[u8]) -> Option<Carried> {
-    if !png::is_whole(bytes) {
-        return None;
-    }
-    let parameters = png::read_parameters(bytes).ok()??;
-    let pixels = image::load_from_memory(bytes).ok()?.into_rgb8();
-    let suspect = luma_std(&pixels) < ONE_COLOUR;
-    Some(Carried { row_hash: parameters.row_hash?, seed: parameters.seed, suspect })
 }
