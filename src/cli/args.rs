@@ -353,10 +353,11 @@ pub struct VerifyArgs {
     pub summary: SummaryArgs,
 }
 
+// Paragraphs are one line each: clap breaks them at the terminal's width.
 const VERIFY_HELP: &str = "\
-One line a finding: `kind  path: what`. Kinds: missing, cut (another size), changed (other bytes; --deep), extra (a file that no
-record knows), swapped (two files hold each other's bytes; --deep), stale (a shard's file is older than its images), unreadable.
-Changes nothing, needs neither model nor manifest, and may look at a folder where a run is at work.
+One line a finding: `kind  path: what`. Kinds: missing, cut (another size), changed (other bytes; --deep), extra (a file \
+that no record knows), swapped (two files hold each other's bytes; --deep), stale (a shard's file is older than its \
+images), unreadable. Changes nothing, needs neither model nor manifest, and may look at a folder where a run is at work.
 
 Exit codes: 0 no findings, 2 no output folder, 3 findings, 13 the journal itself is damaged.";
 
@@ -375,12 +376,13 @@ pub struct RepairArgs {
 }
 
 const REPAIR_HELP: &str = "\
-Reads everything, as `verify --deep` does. Files under each other's names are put back; whole pictures that the journal does not
-know are taken in by what they say of themselves; images that are nowhere are noted as lost, and the next `run` makes them, with
-the same bytes; damaged pictures go to .nightshift/quarantine. A damaged file of the journal is kept beside the new one, as NAME.log.damaged-N. run.json cannot be made again.
+Reads everything, as `verify --deep` does. Files under each other's names are put back; whole pictures that the journal \
+does not know are taken in by what they say of themselves; images that are nowhere are noted as lost, and the next `run` \
+makes them, with the same bytes; damaged pictures go to .nightshift/quarantine. A damaged file of the journal is kept \
+beside the new one, as NAME.log.damaged-N. run.json cannot be made again.
 
-Exit codes: 0 journal and files agree, 2 no output folder, 3 files are left that are none of ours, 11 a run is at work there,
-12 run.json is missing, 13 run.json is damaged, or storage fails.";
+Exit codes: 0 journal and files agree, 2 no output folder, 3 files are left that are none of ours, 11 a run is at work \
+there, 12 run.json is missing, 13 run.json is damaged, or storage fails.";
 
 /// Flags of `doctor`.
 #[derive(Debug, Args)]
