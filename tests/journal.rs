@@ -124,7 +124,7 @@ fn every_flipped_bit_of_what_was_synced_is_found() {
         let line = whole[..bit / 8].iter().filter(|&&byte| byte == b'\n').count() as u64 + 1;
         let location = error.location().unwrap();
         assert_eq!((&location.path, location.line), (&path, Some(line)));
-        assert!(error.how_to_fix().unwrap().contains("move it away"));
+        assert!(error.how_to_fix().unwrap().contains("nightshift repair"));
         if bit % 1000 == 0 {
             Journal::open(dir.path(), "0").unwrap_err();
             assert_eq!(fs::read(&path).unwrap(), flipped, "a damaged file is left as it is");

@@ -34,9 +34,9 @@ Exit codes:
   0 every row done                     11 output folder locked by a live run
   1 unexpected error                   12 output folder belongs to another run
   2 usage or manifest structure        13 storage: full, read-only or failing
-  3 finished, some rows failed         14 GPU lost
- 10 model or device cannot be loaded   75 stopped early, run again to resume
-                                      130 second Ctrl-C";
+  3 finished, some rows failed;        14 GPU lost
+    verify and repair: findings        75 stopped early, run again to resume
+ 10 model or device cannot be loaded  130 second Ctrl-C";
 
 /// The verbs.
 #[derive(Debug, Subcommand)]
@@ -51,6 +51,10 @@ pub enum Command {
     Schedule(ScheduleArgs),
     /// Tell how far the run in an output folder is, live or finished
     Status(StatusArgs),
+    /// Compare an output folder with its journal: every file that is missing, damaged, out of place or not ours
+    Verify(VerifyArgs),
+    /// Make the journal of an output folder agree with its files again, without making a picture
+    Repair(RepairArgs),
     /// Look at this machine: ONNX Runtime library, devices, and what is missing
     Doctor(DoctorArgs),
     /// Print a completion script for a shell
@@ -334,6 +338,51 @@ pub struct StatusArgs {
     #[command(flatten)]
     pub summary: SummaryArgs,
 }
+
+/// Flags of `verify`.
+#[derive(Debug, Args)]
+#[command(after_help = VERIFY_HELP)]
+pub struct VerifyArgs {
+    /// Output folder of a run
+    pub out: PathBuf,
+    /// Read every byte and compare hashes, instead of names and sizes only
+    #[arg(long)]
+    pub deep: bool,
+    /// How the findings are printed.
+    #[command(flatten)]
+    pub summary: SummaryArgs,
+}
+
+// Paragraphs are one line each: clap breaks them at the terminal's width.
+const VERIFY_HELP: &str = "\
+One line a finding: `kind  path: what`. Kinds: missing, cut (another size), changed (other bytes; --deep), extra (a file \
+that no record knows), swapped (two files hold each other's bytes; --deep), stale (a shard's file is older than its \
+images), unreadable. Changes nothing, needs neither model nor manifest, and may look at a folder where a run is at work.
+
+Exit codes: 0 no findings, 2 no output folder, 3 findings, 13 the journal itself is damaged.";
+
+/// Flags of `repair`.
+#[derive(Debug, Args)]
+#[command(after_help = REPAIR_HELP)]
+pub struct RepairArgs {
+    /// Output folder of a run
+    pub out: PathBuf,
+    /// Move files that are none of ours from the folders of pictures to .nightshift/quarantine
+    #[arg(long)]
+    pub quarantine_extra: bool,
+    /// How the result is printed.
+    #[command(flatten)]
+    pub summary: SummaryArgs,
+}
+
+const REPAIR_HELP: &str = "\
+Reads everything, as `verify --deep` does. Files under each other's names are put back; whole pictures that the journal \
+does not know are taken in by what they say of themselves; images that are nowhere are noted as lost, and the next `run` \
+makes them, with the same bytes; damaged pictures go to .nightshift/quarantine. A damaged file of the journal is kept \
+beside the new one, as NAME.log.damaged-N. run.json cannot be made again.
+
+Exit codes: 0 journal and files agree, 2 no output folder, 3 files are left that are none of ours, 11 a run is at work \
+there, 12 run.json is missing, 13 run.json is damaged, or storage fails.";
 
 /// Flags of `doctor`.
 #[derive(Debug, Args)]

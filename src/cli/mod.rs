@@ -39,6 +39,16 @@ fn dispatch(command: Command) -> Result<u8> {
         Command::Inspect(args) => print::data(args.summary.json, &run::inspect(&args.dir)?),
         Command::Schedule(args) => print::data(args.summary.json, &run::schedule(&args.into_options())?),
         Command::Status(args) => print::data(args.summary.json, &run::status(&args.out)?),
+        Command::Verify(args) => {
+            let report = run::verify(&args.out, args.deep)?;
+            print::data(args.summary.json, &report)?;
+            Ok(report.exit_code)
+        }
+        Command::Repair(args) => {
+            let report = run::repair(&args.out, args.quarantine_extra)?;
+            print::data(args.summary.json, &report)?;
+            Ok(report.exit_code)
+        }
         Command::Doctor(args) => {
             let report = run::doctor(args.ort_lib.as_deref());
             print::data(args.summary.json, &report)?;

@@ -11,6 +11,13 @@ use crate::error::{Error, ErrorKind, Location, Result};
 use crate::output::disk::DiskFile;
 use crate::output::durable::{Durable, storage_error};
 
+/// Where a record stands. Records of a later session are newer, and those that follow in the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    session: u32,
+    line: u64,
+}
+
 /// The one writer of a worker's file.
 pub struct Journal {
     path: PathBuf,
@@ -47,7 +54,7 @@ impl Journal {
     pub fn open_on(durable: &Durable, dir: &Path, worker: &str) -> Result<(Journal, State)> {
         durable.make_folder(dir)?;
         let path = dir.join(format!("{worker}.log"));
-        let (mut state, length) = read_all(dir, Some(&path))?;
+        let (mut state, length) = read_all(dir, Some(&path), &mut |_, _| {})?;
         let is_new = !path.exists();
         let file = durable.disk().append(&path).map_err(|error| storage_error("open", &path, 0, error))?;
         if is_new {
@@ -128,14 +135,36 @@ impl Journal {
 /// # Errors
 /// As [`Journal::open`].
 pub fn read(dir: &Path) -> Result<State> {
-    read_all(dir, None).map(|(state, _)| state)
+    read_each(dir, |_, _| {})
 }
 
+/// Does what [`read`] does, and gives each record to `each` before.
+///
+/// # Errors
+/// As [`Journal::open`].
+pub fn read_each(dir: &Path, mut each: impl FnMut(Place, &Record)) -> Result<State> {
+    read_all(dir, None, &mut each).map(|(state, _)| state)
+}
+
+/// Returns whether the journal folder `dir` has any file of a journal.
+///
+/// # Errors
+/// Kind `Storage`: the folder cannot be listed.
+pub fn exists(dir: &Path) -> Result<bool> {
+    Ok(!log_files(dir)?.is_empty())
+}
+
+/// What is done with a record before it is taken in.
+type Each<'a> = &'a mut dyn FnMut(Place, &Record);
+
 /// Returns what all files of `dir` say, and how many bytes of the file `own` are whole records.
-fn read_all(dir: &Path, own: Option<&Path>) -> Result<(State, u64)> {
+fn read_all(dir: &Path, own: Option<&Path>, each: Each<'_>) -> Result<(State, u64)> {
     let mut state = State::default();
     for path in log_files(dir)? {
-        let read = read_file(&path, &mut state)?;
+        let read = read_file(&path, &mut |place, record| {
+            each(place, &record);
+            state.apply_from(place.session, record);
+        })?;
         state.note_read(path, read);
     }
     let own_length = own.map_or(0, |own| state.read_up_to(own).bytes);
@@ -206,7 +235,7 @@ fn follow(path: &Path, upto: &mut ReadUpTo, state: &mut State) -> Result<()> {
 }
 
 /// Returns the journal's files, sorted by name.
-fn log_files(dir: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn log_files(dir: &Path) -> Result<Vec<PathBuf>> {
     let failed = |error| storage_error("list the folder", dir, 0, error);
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -224,8 +253,8 @@ struct BadLine {
     offset: u64,
 }
 
-/// Takes the records of one file into `state` and returns how far it is whole.
-fn read_file(path: &Path, state: &mut State) -> Result<ReadUpTo> {
+/// Gives the records of one file to `each` and returns how far it is whole.
+pub(super) fn read_file(path: &Path, each: &mut dyn FnMut(Place, Record)) -> Result<ReadUpTo> {
     let failed = |error| storage_error("read", path, 0, error);
     let mut reader = BufReader::with_capacity(1 << 20, File::open(path).map_err(failed)?);
     let (mut line, mut number, mut offset, mut session) = (Vec::new(), 0, 0, 0);
@@ -247,7 +276,7 @@ fn read_file(path: &Path, state: &mut State) -> Result<ReadUpTo> {
                 if let Record::Session { number } = record {
                     session = number;
                 }
-                state.apply_from(session, record);
+                each(Place { session, line: number }, record);
             }
         }
         offset += line.len() as u64;
@@ -256,6 +285,9 @@ fn read_file(path: &Path, state: &mut State) -> Result<ReadUpTo> {
     Ok(ReadUpTo { bytes: bad.map_or(offset, |bad| bad.offset), session })
 }
 
+/// The code of the error that a file is damaged before its end.
+pub(super) const DAMAGED: &str = "journal_damaged";
+
 /// A bad line is damage if a mark behind it, up to `synced`, vouches for it; else it is the torn end.
 fn refuse_if_synced(path: &Path, bad: &BadLine, synced: Option<u64>) -> Result<()> {
     if synced.is_some_and(|synced| synced > bad.offset) { Err(damaged(path, bad)) } else { Ok(()) }
@@ -263,9 +295,9 @@ fn refuse_if_synced(path: &Path, bad: &BadLine, synced: Option<u64>) -> Result<(
 
 fn damaged(path: &Path, bad: &BadLine) -> Error {
     let message = format!("the record at byte {} does not fit its checksum, and it had been synced", bad.offset);
-    Error::new(ErrorKind::Storage, "journal_damaged", message).at(Location::file(path).line(bad.number)).hint(
-        "the disk or another program changed this file; put back a copy, or move it away and give the same command \
-         again: the images it lists are made again, with the same bytes",
+    Error::new(ErrorKind::Storage, DAMAGED, message).at(Location::file(path).line(bad.number)).hint(
+        "the disk or another program changed this file; put back a copy, or run `nightshift repair` on the output folder: \
+         it takes what is still readable and looks at the pictures themselves",
     )
 }
 

@@ -13,10 +13,12 @@ mod digest;
 mod lease;
 mod log;
 mod record;
+mod recover;
 mod state;
 
 pub use digest::{Blake3, Digest, RowHash};
 pub use lease::{Lease, LeaseState, Leases, Owner};
-pub use log::{Follower, Journal, read};
+pub use log::{Follower, Journal, Place, exists, read, read_each};
 pub use record::{Done, Failed, Record, Sealed, SpoolPlace, line};
+pub use recover::{Recovered, recover};
 pub use state::{DoneImage, State, Verdict};

@@ -53,6 +53,16 @@ pub struct Sealed {
     pub images: u64,
 }
 
+impl Sealed {
+    /// Returns whether it is known of the file that it is not what it should be, and is to be written anew by the next run.
+    pub fn is_outdated(&self) -> bool {
+        self.contents == Sealed::OUTDATED
+    }
+
+    /// Stands for `contents` where nothing is known of them but that they are not right.
+    pub const OUTDATED: Blake3 = Digest([0; 32]);
+}
+
 fn is_false(value: &bool) -> bool {
     !value
 }

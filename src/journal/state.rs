@@ -78,6 +78,8 @@ pub struct State {
     crashed: HashSet<u32>,
     /// The last word on each shard, and its session.
     sealed: HashMap<u32, Dated<Sealed>>,
+    /// Size and hash of what the files of shards were before.
+    former_seals: HashMap<u32, Vec<(u64, Blake3)>>,
     /// Names of spool files, each once.
     spools: HashSet<Arc<str>>,
     /// How far each file was read.
@@ -164,6 +166,12 @@ impl State {
         self.sealed.values().map(|dated| &dated.value)
     }
 
+    /// Returns whether a shard's file of that size, and of that hash if it is known, is one that a newer one replaced.
+    pub fn was_sealed(&self, shard: u32, bytes: u64, blake3: Option<Blake3>) -> bool {
+        let former = self.former_seals.get(&shard).map_or(&[][..], Vec::as_slice);
+        former.iter().any(|(size, hash)| *size == bytes && blake3.is_none_or(|blake3| blake3 == *hash))
+    }
+
     /// Returns the images that were begun and came to no end, in no order.
     pub fn in_flight(&self) -> impl Iterator<Item = &str> {
         self.begun.keys().map(|key| &**key)
@@ -225,9 +233,15 @@ impl State {
     }
 
     fn seal(&mut self, session: u32, sealed: Sealed) {
-        let newer = self.sealed.get(&sealed.shard).is_some_and(|dated| dated.session > session);
-        if !newer {
-            self.sealed.insert(sealed.shard, Dated { session, value: sealed });
+        let shard = sealed.shard;
+        let newer = self.sealed.get(&shard).is_some_and(|dated| dated.session > session);
+        let former = if newer {
+            Some(sealed)
+        } else {
+            self.sealed.insert(shard, Dated { session, value: sealed }).map(|dated| dated.value)
+        };
+        if let Some(former) = former {
+            self.former_seals.entry(shard).or_default().push((former.bytes, former.blake3));
         }
     }
 
@@ -423,11 +437,13 @@ mod tests {
 
     #[test]
     fn the_last_seal_of_a_shard_holds() {
-        let sealed = |images| {
-            let (blake3, contents) = (Digest([0; 32]), Digest([1; 32]));
+        let sealed = |images: u64| {
+            let (blake3, contents) = (Digest([images as u8; 32]), Digest([1; 32]));
             Record::Sealed(Sealed { shard: 3, file_name: "000003.tar".into(), bytes: 1, blake3, contents, images })
         };
         assert_eq!(state(vec![(2, sealed(5)), (1, sealed(4))]).sealed(3).unwrap().images, 5);
-        assert_eq!(state(vec![(1, sealed(4)), (1, sealed(5))]).sealed(3).unwrap().images, 5);
+        let state = state(vec![(1, sealed(4)), (1, sealed(5))]);
+        assert_eq!(state.sealed(3).unwrap().images, 5);
+        assert!(state.was_sealed(3, 1, Some(Digest([4; 32]))) && !state.was_sealed(3, 1, Some(Digest([5; 32]))));
     }
 }

@@ -278,7 +278,8 @@ fn temp_path(path: &Path) -> PathBuf {
     path.with_file_name(format!(".{name}{TEMP_SUFFIX}"))
 }
 
-fn is_temp_name(name: &str) -> bool {
+/// Returns whether a file of that name is one that we were writing.
+pub fn is_temp_name(name: &str) -> bool {
     name.starts_with('.') && name.ends_with(TEMP_SUFFIX)
 }
 

@@ -5,8 +5,8 @@ use img_parts::Bytes;
 use img_parts::jpeg::{Jpeg, markers};
 use jpeg_encoder::{ColorType, Encoder, EncodingError, SamplingFactor};
 
-use super::exif;
 use super::parameters::Parameters;
+use super::{checksum, exif};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What our segments start with.
@@ -41,9 +41,11 @@ pub(super) fn encode(image: &RgbImage, text: &Parameters, quality: u8) -> Result
     for part in text.to_json().as_bytes().chunks(SEGMENT - OURS.len()) {
         encoder.add_app_segment(OUR_SEGMENT, [OURS, part].concat()).map_err(failed)?;
     }
+    encoder.add_app_segment(OUR_SEGMENT, checksum::place()).map_err(failed)?;
     // A side beyond 16 bits becomes 0, which the encoder refuses.
     let side = |pixels: u32| u16::try_from(pixels).unwrap_or(0);
     encoder.encode(image.as_raw(), side(image.width()), side(image.height()), ColorType::Rgb).map_err(failed)?;
+    checksum::fill_in(&mut bytes);
     Ok(bytes)
 }
 

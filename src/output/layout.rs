@@ -30,6 +30,51 @@ impl Format {
         }
     }
 
+    /// Returns the layout of that name.
+    pub fn named(name: &str) -> Option<Format> {
+        [Format::Imagefolder, Format::Webdataset, Format::Parquet].into_iter().find(|format| format.name() == name)
+    }
+
+    /// Returns the layout in which an image or a shard's file has the path `path`.
+    pub fn of(path: &str) -> Option<Format> {
+        match path {
+            _ if path.starts_with("images/") => Some(Format::Imagefolder),
+            _ if path.starts_with("data/train-") => Some(Format::Parquet),
+            _ if path.split('/').next().is_some_and(|first| first.ends_with(".tar")) => Some(Format::Webdataset),
+            _ => None,
+        }
+    }
+
+    /// Returns the shard of the image at `path`, which [`Layout::image_path`] made.
+    pub fn shard_of_image(self, path: &str) -> Option<u32> {
+        let (folder, _) = path.rsplit_once('/')?;
+        let number = match self {
+            Format::Imagefolder => folder.strip_prefix("images/")?,
+            Format::Webdataset => folder.strip_suffix(".tar")?,
+            Format::Parquet => folder.strip_prefix("data/train-")?,
+        };
+        number.parse().ok()
+    }
+
+    /// Returns the shard whose file is at `path`, which [`Layout::shard_path`] made.
+    pub fn shard_of_file(self, path: &str) -> Option<u32> {
+        let number = match self {
+            Format::Imagefolder => path.strip_prefix("images/")?.strip_suffix("/metadata.parquet")?,
+            Format::Webdataset => path.strip_suffix(".tar")?,
+            Format::Parquet => path.strip_prefix("data/train-")?.strip_suffix(".parquet")?.split_once("-of-")?.0,
+        };
+        number.parse().ok()
+    }
+
+    /// Returns the key of the image at `path`, if it is one that [`Layout::image_path`] makes.
+    pub fn key_of_image(self, path: &str) -> Option<String> {
+        self.shard_of_image(path)?;
+        let (stem, _) = path.rsplit_once('/')?.1.rsplit_once('.')?;
+        let key = if self == Format::Imagefolder { imagefolder::key_of(stem) } else { stem.to_string() };
+        let is_ours = !key.is_empty() && (self != Format::Imagefolder || imagefolder::file_stem(&key) == stem);
+        is_ours.then_some(key)
+    }
+
     /// Returns whether images wait in the spool until their shard is complete.
     pub fn is_packed(self) -> bool {
         self != Format::Imagefolder
@@ -64,13 +109,7 @@ impl Layout {
 
     /// Returns the shard that [`Layout::image_path`] has put into `path`.
     pub fn shard_in(&self, path: &str) -> Option<u32> {
-        let (folder, _) = path.rsplit_once('/')?;
-        let number = match self.format {
-            Format::Imagefolder => folder.strip_prefix("images/")?,
-            Format::Webdataset => folder.strip_suffix(".tar")?,
-            Format::Parquet => folder.strip_prefix("data/train-")?,
-        };
-        number.parse().ok()
+        self.format.shard_of_image(path)
     }
 
     /// Returns the path of a shard's file relative to `OUT`: its metadata, tar or Parquet file. `shards` is how many there are.
@@ -96,6 +135,18 @@ mod tests {
             let path = layout.image_path(123_456, "cat_test");
             assert_eq!(layout.shard_in(&path), Some(123_456), "{path}");
             assert_eq!(layout.shard_in("elsewhere/x.png"), None);
+            assert_eq!((Format::of(&path), format.key_of_image(&path)), (Some(format), Some("cat_test".to_string())));
+            let file = layout.shard_path(123_456, 200_000);
+            assert_eq!((Format::of(&file), format.shard_of_file(&file)), (Some(format), Some(123_456)), "{file}");
+            assert_eq!((Format::named(format.name()), format.shard_of_file(&path)), (Some(format), None));
+        }
+    }
+
+    #[test]
+    fn names_that_no_key_has_are_not_taken_for_images() {
+        for path in ["images/00000/test.png", "images/00000/.png", "images/00000/x", "images/a/b/x.png", "images/x.png"]
+        {
+            assert_eq!(Format::Imagefolder.key_of_image(path), None, "{path}");
         }
     }
 

@@ -88,13 +88,13 @@ pub fn batch(table: Vec<Column>) -> Result<RecordBatch> {
 pub type Column = (Arc<str>, ArrayRef);
 
 fn our_columns(provenance: &Provenance, rows: &[MetadataRow]) -> Vec<Column> {
-    let text = |value: fn(&MetadataRow) -> &str| strings(rows.iter().map(|row| value(row)));
+    let text = |value: fn(&MetadataRow) -> &str| strings(rows.iter().map(value));
     let size = |value: fn(&MetadataRow) -> u32| -> ArrayRef {
         // Larger numbers than i32 holds are no sizes of images; they would have failed long before.
         Arc::new(Int32Array::from_iter_values(rows.iter().map(|row| i32::try_from(value(row)).unwrap_or(i32::MAX))))
     };
     let number = |value: fn(&MetadataRow) -> f64| -> ArrayRef {
-        Arc::new(Float64Array::from_iter_values(rows.iter().map(|row| value(row))))
+        Arc::new(Float64Array::from_iter_values(rows.iter().map(value)))
     };
     let count = |value: fn(&MetadataRow) -> u64| -> ArrayRef {
         Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| i64::try_from(value(row)).unwrap_or(i64::MAX))))

@@ -5,6 +5,7 @@
 //! which files hold what, [`openai`] how requests of a batch are answered; [`picture`] and [`contact_sheet`] turn pictures
 //! into bytes. Every effect on the disk goes through [`disk::Disk`], so that a test can let any of them fail. This module decides nothing about what to make.
 
+mod checksum;
 pub mod contact_sheet;
 pub mod disk;
 pub mod durable;
@@ -16,6 +17,7 @@ mod jpeg;
 pub mod layout;
 pub mod metadata;
 pub mod openai;
+pub mod packed;
 pub mod parameters;
 pub mod parquet_shard;
 pub mod picture;

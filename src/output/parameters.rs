@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde::{Deserialize, Serialize};
 
 use crate::job::{ImageTask, RareSettings};
+use crate::journal::{Digest, RowHash};
 
 /// What is the same for all pictures of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +49,13 @@ pub struct Parameters {
     /// What few rows set besides: strength, clip_skip, sizes and so on; pictures are named by hashes.
     #[serde(flatten)]
     pub settings: RareSettings,
+    /// Hash of what the row asks for ([`ImageTask::row_hash`]), by which a run knows the picture again without its journal.
+    /// Pictures of versions before this field do not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub row_hash: Option<RowHash>,
+    /// Whether the picture looks like none: formats with losses do not keep that.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub suspect: bool,
     /// Name of the noise generator.
     pub noise: String,
     /// Name of the model.
@@ -75,6 +83,8 @@ impl Parameters {
             width: job.width,
             height: job.height,
             settings: job.rare_settings(),
+            row_hash: Some(Digest(task.row_hash())),
+            suspect: false,
             noise: provenance.noise.clone(),
             model: provenance.model.clone(),
             model_hash: provenance.model_hash.clone(),
@@ -120,6 +130,10 @@ impl Parameters {
     }
 }
 
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
 /// Returns `value` as AUTOMATIC1111's `quote` gives it: as a JSON string where it holds what separates settings.
 fn quoted(value: &str) -> String {
     if value.contains([',', '\n', ':']) { serde_json::Value::from(value).to_string() } else { value.to_string() }
@@ -143,6 +157,8 @@ pub(super) mod tests {
             width: 64,
             height: 64,
             settings: RareSettings::default(),
+            row_hash: Some(Digest([7; 16])),
+            suspect: true,
             noise: "torch-cpu".into(),
             model: "tiny-shapes".into(),
             model_hash: "0123456789abcdef".into(),

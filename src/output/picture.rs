@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use image::RgbImage;
 
 use super::parameters::Parameters;
-use super::{jpeg, png, webp};
+use super::{checksum, jpeg, png, webp};
 use crate::error::Result;
 
 /// Quality of JPEG files where nobody says it: hard to tell from the original.
@@ -119,6 +119,15 @@ pub fn read_parameters(bytes: &[u8]) -> Option<Parameters> {
     }
 }
 
+/// Returns whether a file is, to the bit, one that [`encode`] made, by the checksums in it: those of PNG's chunks, and in other
+/// formats one of ours. Decoders are more forgiving.
+pub fn is_whole(bytes: &[u8]) -> bool {
+    match bytes {
+        [0xff, 0xd8, ..] | [b'R', b'I', b'F', b'F', ..] => checksum::is_right(bytes),
+        _ => png::is_whole(bytes),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -193,6 +202,21 @@ mod tests {
             assert_eq!(encoded(), encoded(), "{format:?}");
             let other = Parameters { seed: 2, ..parameters() };
             assert_ne!(encoded(), encode(&picture(), &other, format).unwrap(), "{format:?}");
+        }
+    }
+
+    #[test]
+    fn every_bit_of_a_whole_file_counts() {
+        let small = image::imageops::resize(&picture(), 16, 16, image::imageops::FilterType::Nearest);
+        for format in ALL {
+            let bytes = encode(&small, &parameters(), format).unwrap();
+            assert!(is_whole(&bytes), "{format:?}");
+            assert!(!is_whole(&bytes[..bytes.len() - 1]) && !is_whole(&[&bytes[..], b"x"].concat()), "{format:?}");
+            for bit in 0..bytes.len() * 8 {
+                let mut flipped = bytes.clone();
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                assert!(!is_whole(&flipped), "{format:?}, bit {bit}");
+            }
         }
     }
 

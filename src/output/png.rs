@@ -57,6 +57,28 @@ pub fn text_of(bytes: &[u8], keyword: &str) -> Result<Option<String>> {
     chunk.map(|chunk| chunk.get_text().map_err(unreadable)).transpose()
 }
 
+/// Returns whether `bytes` are one whole PNG file, every chunk of it as its checksum says. Decoders are more forgiving: they
+/// leave out a damaged text and whatever follows the end.
+pub(super) fn is_whole(bytes: &[u8]) -> bool {
+    let Some(mut rest) = bytes.strip_prefix(b"\x89PNG\r\n\x1a\n") else { return false };
+    while let Some((name, after)) = whole_chunk(rest) {
+        if name == b"IEND" {
+            return after.is_empty();
+        }
+        rest = after;
+    }
+    false
+}
+
+/// Returns the name of the chunk that `bytes` begin with, if it is whole, and what follows it.
+fn whole_chunk(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let number = |bytes: &[u8]| bytes.try_into().map(u32::from_be_bytes).ok();
+    let (length, rest) = bytes.split_at_checked(4)?;
+    let (chunk, rest) = rest.split_at_checked(number(length)? as usize + 4)?;
+    let (sum, rest) = rest.split_at_checked(4)?;
+    (number(sum)? == crc32fast::hash(chunk)).then_some((&chunk[..4], rest))
+}
+
 fn encode_with(image: &RgbImage, texts: &[(&str, String)]) -> Result<Vec<u8>> {
     let failed = |error: png::EncodingError| {
         Error::new(ErrorKind::Unexpected, "png", format!("cannot encode the image: {error}")).source(error)

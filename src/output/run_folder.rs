@@ -17,6 +17,9 @@ use crate::journal::{Lease, Leases, Owner};
 /// The folder of everything that is not data. Loaders ignore a name with a dot.
 pub const STATE_FOLDER: &str = ".nightshift";
 
+/// The name of a worker that has no others beside it.
+pub const ONLY_WORKER: &str = "worker-0-of-1";
+
 /// How long a worker waits for another to open the folder.
 const OPENING: Duration = Duration::from_secs(60);
 
@@ -85,6 +88,30 @@ impl RunFolder {
     /// Returns the name of this worker.
     pub fn worker(&self) -> &str {
         self.worker.name()
+    }
+
+    /// Opens the output folder `out` as it is, as its only worker: no other can work in it or open it until this is dropped.
+    ///
+    /// # Errors
+    /// Kind `Locked`: somebody works in it. Kind `Usage`: it is no output folder, or a newer nightshift wrote it. Kinds
+    /// `OtherRun` and `Storage`: its `run.json` is missing or damaged.
+    pub fn open_alone(out: &Path) -> Result<RunFolder> {
+        let previous = read_run(out)?.ok_or_else(|| missing_run_file(out))?;
+        let durable = Durable::default();
+        let leases = Leases::new(&durable, &lease_folder(out));
+        let take = |name: &str| leases.take(name)?.map_err(|owner| locked(out, &owner));
+        let opening = Some(take("opening")?);
+        if let Some((_, owner)) = workers(out)?.first() {
+            return Err(locked(out, owner));
+        }
+        let worker = take(ONLY_WORKER)?;
+        remove_temps(&durable, out)?;
+        let images = out.join("images");
+        if images.is_dir() {
+            durable.remove_temps(&images, 1)?;
+        }
+        let out = out.to_path_buf();
+        Ok(RunFolder { out, durable, previous: Some(previous), leases, opening, worker, alone: true })
     }
 
     /// Lets other workers open the folder.
@@ -188,6 +215,20 @@ pub fn run_file(out: &Path) -> PathBuf {
 /// Returns the folder of `out` where images wait for their shards.
 pub fn spool_folder(out: &Path) -> PathBuf {
     out.join(STATE_FOLDER).join("spool")
+}
+
+/// Returns what `out`'s `run.json` says; `None` where it has none, but has a journal.
+///
+/// # Errors
+/// Kind `Usage`: `out` is no output folder, or a newer nightshift wrote it. Kind `Storage`: `run.json` is damaged.
+pub fn read_run(out: &Path) -> Result<Option<RunFingerprint>> {
+    let run = RunFingerprint::read(&run_file(out))?;
+    if run.is_some() || journal_folder(out).is_dir() {
+        return Ok(run);
+    }
+    Err(Error::new(ErrorKind::Usage, "no_run", "holds no run of nightshift")
+        .at(Location::file(out))
+        .hint("give the folder that was `--out` of `nightshift run`"))
 }
 
 /// Returns the living workers of `out`: names and processes.

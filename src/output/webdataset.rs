@@ -84,7 +84,9 @@ fn append(tar: &mut tar::Builder<&mut dyn Write>, name: &str, bytes: &[u8]) -> i
     let mut header = tar::Header::new_ustar();
     header.set_size(bytes.len() as u64);
     header.set_mode(0o444);
-    (header.set_mtime(0), header.set_uid(0), header.set_gid(0));
+    header.set_mtime(0);
+    header.set_uid(0);
+    header.set_gid(0);
     header.set_username("bigdata")?;
     header.set_groupname("bigdata")?;
     tar.append_data(&mut header, name, bytes)

@@ -6,12 +6,14 @@ use img_parts::riff::{RiffChunk, RiffContent};
 use img_parts::webp::WebP;
 use img_parts::{Bytes, ImageEXIF};
 
-use super::exif;
 use super::parameters::Parameters;
+use super::{checksum, exif};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Name of the chunk with our JSON. Readers pass over chunks that they do not know.
 const OURS: [u8; 4] = *b"nsft";
+/// Name of the chunk with the file's checksum.
+const CHECKSUM: [u8; 4] = *b"nscr";
 /// How hard the lossless encoder tries, of 100: libwebp's own default.
 const LOSSLESS_EFFORT: f32 = 75.0;
 
@@ -30,7 +32,10 @@ pub(super) fn encode(image: &RgbImage, text: &Parameters, quality: Option<u8>) -
     let mut file = file.map_err(|error| failed(&error.to_string()))?;
     file.set_exif(Some(exif::with_comment(&text.a1111()).into()));
     file.chunks_mut().push(RiffChunk::new(OURS, RiffContent::Data(text.to_json().into())));
-    Ok(file.encoder().bytes().to_vec())
+    file.chunks_mut().push(RiffChunk::new(CHECKSUM, RiffContent::Data(checksum::place().into())));
+    let mut bytes = file.encoder().bytes().to_vec();
+    checksum::fill_in(&mut bytes);
+    Ok(bytes)
 }
 
 /// Returns the JSON that [`encode`] put into a file; `None` if there is none.

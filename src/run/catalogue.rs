@@ -63,6 +63,8 @@ pub struct Catalogue {
     verdicts: HashMap<u64, Verdict>,
     /// Images that no row asks for any more.
     removed: Vec<Removed>,
+    /// Keys of images whose rows were edited, as they were before: there until the new ones are, or their shard is packed anew.
+    replaced: HashSet<String>,
 }
 
 /// An image of a former run that no row asks for any more.
@@ -116,7 +118,7 @@ impl Catalogue {
             }
             images.push(Image { task, shard, made });
         }
-        let (moves, removed) = moves(&images, &unmade, state, &taken, &layout);
+        let (moves, removed, replaced) = moves(&images, &unmade, state, &taken, &layout);
         for found in &moves {
             let image = &mut images[found.ordinal];
             image.made = Some(Made::new(&found.image));
@@ -130,7 +132,7 @@ impl Catalogue {
             let ordinal = u32::try_from(ordinal).expect("fewer images than fit into memory");
             shards.entry(image.shard).or_default().push(ordinal);
         }
-        (Catalogue { layout, images, shards, failures, verdicts, removed }, moves)
+        (Catalogue { layout, images, shards, failures, verdicts, removed, replaced }, moves)
     }
 
     /// Returns the images in manifest order.
@@ -198,6 +200,12 @@ impl Catalogue {
     /// Returns the images of former runs that no row asks for any more.
     pub fn removed(&self) -> &[Removed] {
         &self.removed
+    }
+
+    /// Returns the keys of a shard's images that are there as their rows were before they were edited, and not as they are now.
+    pub fn replaced(&self, shard: u32) -> impl Iterator<Item = String> {
+        let unmade = self.shard(shard).filter(|image| image.made.is_none() && !self.replaced.is_empty());
+        unmade.map(|image| image.task.key()).filter(|key| self.replaced.contains(key))
     }
 
     /// Returns the journal's record of a picture.
@@ -323,18 +331,18 @@ fn guilty(state: &State, key: &str) -> Failure {
     Failure { code: KILLS.to_string(), message }
 }
 
-/// Finds the images without id that are there under another key: rows that merely moved. Returns them, and the images that no
-/// row asks for any more.
+/// Finds the images without id that are there under another key: rows that merely moved. Returns them, the images that no
+/// row asks for any more, and the keys of those whose rows ask for something else now.
 fn moves(
     images: &[Image],
     unmade: &[usize],
     state: &State,
     taken: &HashSet<String>,
     layout: &Layout,
-) -> (Vec<Move>, Vec<Removed>) {
+) -> (Vec<Move>, Vec<Removed>, HashSet<String>) {
     let mut free: Vec<(&str, &DoneImage)> = state.all_done().filter(|(key, _)| !taken.contains(*key)).collect();
     if free.is_empty() {
-        return (Vec::new(), Vec::new());
+        return (Vec::new(), Vec::new(), HashSet::new());
     }
     // In the order of their keys, so that equal rows keep theirs.
     free.sort_unstable_by(|(a, _), (b, _)| b.cmp(a));
@@ -356,9 +364,11 @@ fn moves(
     };
     // A row that has the name of a picture and is to be made was edited; its old picture is no row's that is gone.
     let (edited, renamed) = (keys(false), keys(true));
-    let left = by_hash.into_values().flatten().filter(|(key, _)| !edited.contains(*key));
+    let left = by_hash.into_values().flatten();
+    let (replaced, left): (Vec<_>, Vec<_>) = left.partition(|(key, _)| edited.contains(*key));
     let shard = |done: &DoneImage| layout.shard_in(&done.file_name).unwrap_or(0);
     let mut removed: Vec<Removed> = left
+        .into_iter()
         .map(|(key, done)| Removed {
             key: key.to_string(),
             shard: shard(done),
@@ -367,5 +377,5 @@ fn moves(
         })
         .collect();
     removed.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-    (moves, removed)
+    (moves, removed, replaced.into_iter().map(|(key, _)| key.to_string()).collect())
 }

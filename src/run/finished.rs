@@ -1,8 +1,8 @@
 //! `OUT/.nightshift/done.json`: everything was made. By it the same command knows at once that there is nothing to do, without
 //! reading a million rows again.
 //!
-//! It names all that the answer depends on: the command, the bytes of the manifests, the model's files, the journal's files and
-//! the shards'. If any of them is not what it was, the run looks closer.
+//! It names all that the answer depends on: the command, the bytes of the manifests, the model's files, the bytes of the journal
+//! and the shards' files. If any of them is not what it was, the run looks closer.
 
 use std::fs;
 use std::io::{self, Read};
@@ -11,12 +11,14 @@ use std::time::{Instant, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::audit::hash;
 use super::options::RunOptions;
 use super::prepare::Prepared;
 use super::seal::Sealer;
 use super::sharding::Share;
 use super::summary::{Stages, Summary};
 use crate::error::Result;
+use crate::journal::Blake3;
 use crate::output::durable::WholeFile;
 use crate::output::{RunFolder, STATE_FOLDER, run_folder};
 
@@ -26,8 +28,8 @@ struct Note {
     version: String,
     /// Hash of all that was asked for.
     request: String,
-    /// Names and sizes of the journal's files.
-    journal: Vec<(String, u64)>,
+    /// Names and hashes of the journal's files: one that was damaged since has to be told of.
+    journal: Vec<(String, Blake3)>,
     /// Names and sizes of the shards' files.
     shards: Vec<(String, u64)>,
     rows: u64,
@@ -146,14 +148,14 @@ fn list(folder: &Path, depth: usize, files: &mut Vec<(PathBuf, u64, u128)>) -> i
     Ok(())
 }
 
-fn journal_files(out: &Path) -> io::Result<Vec<(String, u64)>> {
+fn journal_files(out: &Path) -> io::Result<Vec<(String, Blake3)>> {
     let entries = fs::read_dir(run_folder::journal_folder(out))?;
     let mut files = entries
         .map(|entry| {
             let entry = entry?;
-            Ok((entry.file_name().to_string_lossy().into_owned(), entry.metadata()?.len()))
+            Ok((entry.file_name().to_string_lossy().into_owned(), hash(&entry.path())?))
         })
         .collect::<io::Result<Vec<_>>>()?;
-    files.sort_unstable();
+    files.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
     Ok(files)
 }

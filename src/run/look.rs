@@ -101,7 +101,7 @@ pub fn status(out: &Path) -> Result<StatusReport> {
 }
 
 /// Returns the living workers, as text.
-fn live(out: &Path) -> Result<Option<String>> {
+pub(super) fn live(out: &Path) -> Result<Option<String>> {
     let workers = run_folder::workers(out)?;
     let names = workers.iter().map(|(name, owner)| match name.as_str() {
         "worker-0-of-1" => owner.to_string(),

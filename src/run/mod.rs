@@ -1,6 +1,7 @@
 //! The one place that knows the order of things: prepare, open the output folder, load the networks, make what is
 //! missing, write it down, sum up.
 
+mod audit;
 mod batch;
 mod catalogue;
 mod check;
@@ -16,6 +17,7 @@ mod prepare;
 mod probing;
 mod progress;
 mod remembered;
+mod repair;
 mod report;
 mod seal;
 mod sharding;
@@ -23,6 +25,7 @@ mod sheet;
 mod stop;
 mod summary;
 mod tiling;
+mod verify;
 mod writer;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -32,12 +35,15 @@ use std::time::Instant;
 
 use indicatif::MultiProgress;
 
+pub use audit::{Finding, Kind};
 pub use check::{CheckReport, check};
 pub use look::{doctor, inspect, schedule, status};
 pub use options::{DefaultFlags, JobOptions, Lanes, MaxFailed, RunOptions, ScheduleOptions, VaeTiling};
 pub use prepare::{Prepared, Truncation, Truncations, prepare};
+pub use repair::{JournalFile, RepairReport, repair};
 pub use sharding::Share;
 pub use summary::{Stages, Summary};
+pub use verify::{VerifyReport, verify};
 
 use crate::error::{Error, Result};
 use crate::job::ImageTask;

@@ -80,6 +80,19 @@ pub fn resume(folder: &RunFolder, journal: &mut Journal) -> Result<bool> {
     Ok(true)
 }
 
+/// Returns whether [`apply`] was stopped before its end.
+pub fn is_under_way(folder: &RunFolder) -> bool {
+    list(folder).exists()
+}
+
+/// Forgets a step of [`apply`] whose list is gone: the next one begins anew.
+///
+/// # Errors
+/// Storage fails.
+pub fn forget(folder: &RunFolder) -> Result<()> {
+    if is_under_way(folder) { Ok(()) } else { folder.durable().remove(&parted(folder)) }
+}
+
 impl Moves {
     fn carry_out(&self, folder: &RunFolder, journal: &mut Journal) -> Result<()> {
         let (durable, waiting) = (folder.durable(), waiting_room(folder));

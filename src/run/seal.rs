@@ -10,6 +10,7 @@ use crate::error::{Error, ErrorKind, Location, Result};
 use crate::journal::{Blake3, Digest, Done, Journal, Record, Sealed, SpoolPlace};
 use crate::output::layout::Format;
 use crate::output::metadata::MetadataRow;
+use crate::output::packed::read_pictures;
 use crate::output::spool::{self, Spool};
 use crate::output::{Provenance, RunFolder, metadata, parquet_shard, webdataset};
 
@@ -59,10 +60,7 @@ impl Sealer<'_> {
         let path = self.folder.path().join(&file_name);
         let rows = catalogue.metadata(shard);
         let written = match catalogue.layout().format {
-            _ if rows.is_empty() => {
-                self.folder.durable().remove(&path)?;
-                Some((0, blake3::hash(b"")))
-            }
+            _ if rows.is_empty() => Some(self.remove(catalogue, shard, &path)?),
             Format::Imagefolder => Some(self.write_metadata(&path, &rows)?),
             format => self.pack(catalogue, shard, format, &path, &rows)?,
         };
@@ -72,6 +70,15 @@ impl Sealer<'_> {
         self.append(&[Record::Sealed(sealed.clone())])?;
         let former = self.sealed.insert(shard, sealed);
         self.clear(catalogue, shard, former)
+    }
+
+    /// Removes the file of a shard that has no pictures. Those in it that no row asks for any more are kept.
+    fn remove(&self, catalogue: &Catalogue, shard: u32, path: &Path) -> Result<(u64, blake3::Hash)> {
+        if catalogue.layout().format.is_packed() {
+            self.append(&Sources::find(self, catalogue, shard)?.kept(catalogue, shard))?;
+        }
+        self.folder.durable().remove(path)?;
+        Ok((0, blake3::hash(b"")))
     }
 
     fn write_metadata(&self, path: &Path, rows: &[MetadataRow]) -> Result<(u64, blake3::Hash)> {
@@ -109,7 +116,7 @@ impl Sealer<'_> {
             }
             Err(error) => Err(error),
             Ok(written) => {
-                self.append(&sources.kept())?;
+                self.append(&sources.kept(catalogue, shard))?;
                 Ok(Some(written))
             }
         }
@@ -189,14 +196,14 @@ impl Sources {
         Ok(Sources { spool_folder, pictures, removed, unpacked, unpacked_name, lost: Vec::new() })
     }
 
-    /// Returns where the pictures are that the new file does not have.
-    fn kept(self) -> Vec<Record> {
+    /// Returns where the pictures are that the new file does not have. Those of rows that were edited are gone with the old file.
+    fn kept(self, catalogue: &Catalogue, shard: u32) -> Vec<Record> {
         let place = |offset: &u64| SpoolPlace { file: self.unpacked_name.clone(), offset: *offset };
         let kept = self.removed.into_iter().filter_map(|done| {
             let spool = Some(self.unpacked.get(&done.blake3).map(place)?);
             Some(Record::Done(Done { spool, ..done }))
         });
-        kept.collect()
+        kept.chain(catalogue.replaced(shard).map(|key| Record::Lost { key })).collect()
     }
 
     /// Returns the bytes of the n-th picture.
@@ -231,11 +238,11 @@ fn unpack(
     former: &Sealed,
     wanted: &HashSet<Blake3>,
 ) -> Result<HashMap<Blake3, u64>> {
-    let path = sealer.folder.path().join(&former.file_name);
     let folder = sealer.folder.spool_folder();
     let mut copy = Spool::create(sealer.folder.durable(), &folder, &unpacked_name(former))?;
     let (mut found, mut failed) = (HashMap::new(), None);
-    let mut each = |_: String, bytes: Vec<u8>| {
+    let path = sealer.folder.path().join(&former.file_name);
+    let read = read_pictures(format, &path, |_, bytes| {
         let hash = Digest(*blake3::hash(&bytes).as_bytes());
         if failed.is_none() && wanted.contains(&hash) && !found.contains_key(&hash) {
             match copy.append(&[&bytes]) {
@@ -243,12 +250,8 @@ fn unpack(
                 Err(error) => failed = Some(error),
             }
         }
-    };
+    });
     // What cannot be read counts as not there: its pictures are made again.
-    let read = match format {
-        Format::Parquet => parquet_shard::read(&path, &mut each).map_err(|error| error.to_string()),
-        _ => webdataset::read(&path, &mut each).map_err(|error| error.to_string()),
-    };
     if let Err(error) = read {
         tracing::warn!("{}: {error}", path.display());
     }

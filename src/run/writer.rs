@@ -103,6 +103,7 @@ impl Writer<'_> {
                 let suspect = generated.is_suspect();
                 let Generated { task, image, .. } = generated;
                 let parameters = Parameters::new(&task, provenance, a1111_name(&task.job.scheduler));
+                let parameters = Parameters { suspect, ..parameters };
                 Ok(Encoded { bytes: picture::encode(&image, &parameters, format)?, task, suspect })
             })
             .collect()
