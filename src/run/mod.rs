@@ -274,7 +274,7 @@ impl Run<'_> {
         let failed = catalogue.failures().keys().filter(|ordinal| in_scope(ordinal)).count() as u64;
         let (images, made) = (images_in(catalogue, scope), made_in(catalogue, scope));
         let failed_rows = report::write_failed(self.prepared, catalogue, folder)?;
-        batch::write(self.prepared, catalogue, folder)?;
+        let answers = batch::write(self.prepared, catalogue, folder)?;
         let contact_sheet = sheet::write(self.options, catalogue, tally.done.load(Ordering::Relaxed) > 0)?;
         stages.finish = finishing.elapsed().as_secs_f64();
         let mut summary = Summary {
@@ -295,6 +295,7 @@ impl Run<'_> {
             stages,
             failed_csv: (failed_rows > 0).then(|| folder.failed_path()),
             contact_sheet,
+            answers,
             exit_code: 0,
         };
         summary.exit_code = exit_code(&summary, self.options.max_failed);
