@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nightshift::error::ErrorKind;
-use nightshift::output::disk::{Disk, DiskFile, RealDisk};
+use support::disk::HookedDisk;
 use support::night::{LAYOUTS, dataset, fast_tempdir, night, night_on, night_to, rows, times};
 
 /// R13: one row in a hundred is poison of some kind; all others are made.
@@ -69,63 +69,16 @@ fn poison_rows_cost_nobody_else_anything() {
     night_to(0, &file, &out, &[&flags[..], &["--max-failed", "2%"]].concat());
 }
 
-/// A disk under which the process dies as soon as it has written down that work on a certain image begins.
-#[derive(Debug)]
-struct Poison(&'static str);
-
-struct PoisonFile(Box<dyn DiskFile>, &'static str);
-
-impl DiskFile for PoisonFile {
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_all(bytes)?;
+/// Returns a disk under which the process dies as soon as it has written down that work on the image `key` begins.
+fn poison(key: &'static str) -> HookedDisk {
+    HookedDisk(Arc::new(move |file, bytes| {
+        file.write_all(bytes)?;
         let text = String::from_utf8_lossy(bytes);
-        if text.contains("\"begin\"") && text.contains(self.1) {
+        if text.contains("\"begin\"") && text.contains(&format!("\"{key}\"")) {
             std::process::abort();
         }
         Ok(())
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        self.0.sync()
-    }
-
-    fn cut(&mut self, length: u64) -> io::Result<()> {
-        self.0.cut(length)
-    }
-}
-
-impl Disk for Poison {
-    fn create_folder(&self, path: &Path) -> io::Result<()> {
-        RealDisk.create_folder(path)
-    }
-
-    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(PoisonFile(RealDisk.create(path)?, self.0)))
-    }
-
-    fn append(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(PoisonFile(RealDisk.append(path)?, self.0)))
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        RealDisk.rename(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        RealDisk.remove(path)
-    }
-
-    fn sync_folder(&self, path: &Path) -> io::Result<()> {
-        RealDisk.sync_folder(path)
-    }
-
-    fn create_new(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        RealDisk.create_new(path)
-    }
-
-    fn touch(&self, path: &Path) -> io::Result<()> {
-        RealDisk.touch(path)
-    }
+    }))
 }
 
 /// The process that [`a_row_that_kills_the_process_is_made_alone_and_then_left_out`] starts.
@@ -137,7 +90,7 @@ fn victim() {
     let layout = std::env::var("CRASH_LAYOUT").expect("set by the other test");
     let limit = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
     rustix::process::setrlimit(rustix::process::Resource::Core, limit).expect("may be lowered");
-    let summary = night_on(Arc::new(Poison("\"000000017\"")), &rows, Path::new(&out), &["--format", &layout]);
+    let summary = night_on(Arc::new(poison("000000017")), &rows, Path::new(&out), &["--format", &layout]);
     std::process::exit(i32::from(summary.expect("nothing else goes wrong").exit_code));
 }
 
@@ -172,65 +125,18 @@ fn a_row_that_kills_the_process_is_made_alone_and_then_left_out() {
     }
 }
 
-/// A disk with so much room.
-#[derive(Debug, Clone)]
-struct Small(Arc<AtomicU64>);
-
-struct SmallFile(Box<dyn DiskFile>, Small);
-
-impl DiskFile for SmallFile {
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let left = self.1.0.load(Ordering::SeqCst);
-        if bytes.len() as u64 > left {
-            self.0.write_all(&bytes[..left as usize])?;
-            self.1.0.store(0, Ordering::SeqCst);
-            return Err(io::Error::from_raw_os_error(rustix::io::Errno::NOSPC.raw_os_error()));
+/// Returns a disk with room for so many bytes.
+fn small(room: u64) -> HookedDisk {
+    let left = AtomicU64::new(room);
+    HookedDisk(Arc::new(move |file, bytes| {
+        let fits = left.load(Ordering::SeqCst).min(bytes.len() as u64);
+        left.fetch_sub(fits, Ordering::SeqCst);
+        file.write_all(&bytes[..fits as usize])?;
+        match fits == bytes.len() as u64 {
+            true => Ok(()),
+            false => Err(io::Error::from_raw_os_error(rustix::io::Errno::NOSPC.raw_os_error())),
         }
-        self.1.0.fetch_sub(bytes.len() as u64, Ordering::SeqCst);
-        self.0.write_all(bytes)
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        self.0.sync()
-    }
-
-    fn cut(&mut self, length: u64) -> io::Result<()> {
-        self.0.cut(length)
-    }
-}
-
-impl Disk for Small {
-    fn create_folder(&self, path: &Path) -> io::Result<()> {
-        RealDisk.create_folder(path)
-    }
-
-    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(SmallFile(RealDisk.create(path)?, self.clone())))
-    }
-
-    fn append(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(SmallFile(RealDisk.append(path)?, self.clone())))
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        RealDisk.rename(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        RealDisk.remove(path)
-    }
-
-    fn sync_folder(&self, path: &Path) -> io::Result<()> {
-        RealDisk.sync_folder(path)
-    }
-
-    fn create_new(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        RealDisk.create_new(path)
-    }
-
-    fn touch(&self, path: &Path) -> io::Result<()> {
-        RealDisk.touch(path)
-    }
+    }))
 }
 
 /// R6: the disk becomes full; what is there is whole, and when there is room again the same command ends well.
@@ -244,8 +150,7 @@ fn a_full_disk_ends_the_run_and_spoils_nothing() {
         let expected = dataset(&base);
         for room in [3_000, 60_000, 500_000, 900_000] {
             let out = folder.path().join("out");
-            let disk = Small(Arc::new(AtomicU64::new(room)));
-            let error = night_on(Arc::new(disk), &rows, &out, &flags).expect_err("it does not fit");
+            let error = night_on(Arc::new(small(room)), &rows, &out, &flags).expect_err("it does not fit");
             assert_eq!((error.kind(), error.code()), (ErrorKind::Storage, "disk_full"), "{layout}, {room}: {error}");
             assert!(error.message().contains("bytes are free"), "{error}");
             for (name, bytes) in dataset(&out) {

@@ -119,6 +119,69 @@ impl Disk for FaultyDisk {
     }
 }
 
+/// What is done in place of a write: the file, and the bytes.
+pub type OnWrite = Arc<dyn Fn(&mut dyn DiskFile, &[u8]) -> io::Result<()> + Send + Sync>;
+
+/// A disk whose writes are another's business.
+#[derive(Clone)]
+pub struct HookedDisk(pub OnWrite);
+
+impl std::fmt::Debug for HookedDisk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("HookedDisk")
+    }
+}
+
+struct HookedFile(Box<dyn DiskFile>, OnWrite);
+
+impl DiskFile for HookedFile {
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        (self.1)(&mut *self.0, bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.0.sync()
+    }
+
+    fn cut(&mut self, length: u64) -> io::Result<()> {
+        self.0.cut(length)
+    }
+}
+
+impl Disk for HookedDisk {
+    fn create_folder(&self, path: &Path) -> io::Result<()> {
+        RealDisk.create_folder(path)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(HookedFile(RealDisk.create(path)?, self.0.clone())))
+    }
+
+    fn append(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(HookedFile(RealDisk.append(path)?, self.0.clone())))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove(path)
+    }
+
+    fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        RealDisk.sync_folder(path)
+    }
+
+    fn create_new(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        RealDisk.create_new(path)
+    }
+
+    fn touch(&self, path: &Path) -> io::Result<()> {
+        RealDisk.touch(path)
+    }
+}
+
 /// One effect on a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
