@@ -6,7 +6,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 NIGHTSHIFT := $(TARGET_DIR)/release/nightshift
 CARGO_FLAGS := --release --locked
 
-.PHONY: help setup build demo test check fmt clippy doc bench clean-demo
+.PHONY: help setup build demo test check fmt clippy doc bench bench-pool torture clean-demo
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -25,6 +25,15 @@ test: setup ## run all tests
 	@cargo test $(CARGO_FLAGS)
 
 check: setup fmt clippy doc test ## formatting, lints, docs and all tests: what CI runs
+
+torture: setup ## the tests of crashes, kills and full disks in their full numbers (about half an hour)
+	@TORTURE=1 cargo test $(CARGO_FLAGS) --test kills --test faulty_disk --test edits --test poison --test millions \
+	    -- --test-threads 1 --nocapture
+
+bench: bench-pool ## all benchmarks
+
+bench-pool: setup ## the lane pool against fixed batches of the same rows, as ratios
+	@cargo bench --locked --bench pool
 
 fmt:
 	@cargo fmt --check

@@ -286,6 +286,11 @@ fn file_name(name: &str, number: u64) -> String {
 }
 
 impl Lease {
+    /// Returns its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Checks that the lease is still ours, which it is unless our heart stopped for long. To be asked before every write.
     ///
     /// # Errors

@@ -109,6 +109,11 @@ impl RunFolder {
         Ok(RunFolder { out, durable, previous: Some(previous), leases, opening, worker, alone: true })
     }
 
+    /// Returns the name of this worker.
+    pub fn worker(&self) -> &str {
+        self.worker.name()
+    }
+
     /// Lets other workers open the folder.
     pub fn opened(&mut self) {
         self.opening = None;

@@ -67,6 +67,39 @@ pub fn write(durable: &Durable, out: &Path, status: &Status) -> Result<()> {
     durable.replace_unsynced(&path(out), &json)
 }
 
+/// Replaces the status of one of several workers, and `out`'s, which is that of all of them together.
+///
+/// # Errors
+/// Kind `Storage`.
+pub fn write_share(durable: &Durable, out: &Path, worker: &str, status: &Status) -> Result<()> {
+    let folder = out.join(STATE_FOLDER).join("status");
+    durable.make_folder(&folder)?;
+    let json = serde_json::to_vec(status)
+        .map_err(|error| Error::new(ErrorKind::Unexpected, "status_json", "cannot encode the status").source(error))?;
+    durable.replace_unsynced(&folder.join(format!("{worker}.json")), &json)?;
+    let files = fs::read_dir(&folder).map_err(|error| storage_error("list the folder", &folder, 0, error))?;
+    let texts = files.flatten().filter_map(|file| fs::read(file.path()).ok());
+    let shares: Vec<Status> = texts.filter_map(|text| serde_json::from_slice(&text).ok()).collect();
+    write(durable, out, &together(&shares, status))
+}
+
+/// Adds up the shares; what cannot be added is the last writer's.
+fn together(shares: &[Status], last: &Status) -> Status {
+    let sum = |value: fn(&Status) -> u64| shares.iter().map(value).sum();
+    let busy = shares.iter().filter(|share| share.state == RunState::InProgress);
+    let state = [RunState::InProgress, RunState::Failed, RunState::Stopped];
+    let state = state.into_iter().find(|state| shares.iter().any(|share| share.state == *state));
+    Status {
+        state: state.unwrap_or(last.state),
+        total: sum(|share| share.total),
+        done: sum(|share| share.done),
+        failed: sum(|share| share.failed),
+        rate: busy.clone().map(|share| share.rate).sum(),
+        eta: busy.filter_map(|share| share.eta).reduce(f64::max),
+        ..last.clone()
+    }
+}
+
 /// Returns `out`'s status, or `None` where no run has written one.
 ///
 /// # Errors
@@ -114,5 +147,28 @@ mod tests {
             assert!(read.updated > 1_600_000_000);
             assert_eq!(Status { updated: 0, ..read }, status);
         }
+    }
+
+    #[test]
+    fn several_workers_have_one_status() {
+        let out = tempfile::tempdir().unwrap();
+        let durable = Durable::default();
+        durable.make_folder(&out.path().join(STATE_FOLDER)).unwrap();
+        let status = |state, total, done| Status {
+            state,
+            total,
+            done,
+            failed: 1,
+            rate: 2.0,
+            eta: Some(total as f64),
+            pid: 7,
+            host: "h".into(),
+            updated: 0,
+        };
+        write_share(&durable, out.path(), "worker-0-of-2", &status(RunState::InProgress, 10, 4)).unwrap();
+        write_share(&durable, out.path(), "worker-1-of-2", &status(RunState::Completed, 20, 20)).unwrap();
+        let all = read(out.path()).unwrap().unwrap();
+        assert_eq!((all.state, all.total, all.done, all.failed), (RunState::InProgress, 30, 24, 2));
+        assert_eq!((all.rate, all.eta), (2.0, Some(10.0)));
     }
 }

@@ -54,7 +54,7 @@ pub fn check(options: &JobOptions) -> Result<CheckReport> {
     report_truncations(&truncations);
     let mut tasks = tasks(&prepared.jobs, prepared.defaults.seed);
     tasks.truncate(options.limit.unwrap_or(usize::MAX));
-    Ok(report(&prepared, &plan(tasks), truncations.len() as u64))
+    Ok(report(&prepared, &plan(tasks), truncations.count))
 }
 
 fn report(prepared: &Prepared, plan: &Plan, truncated: u64) -> CheckReport {

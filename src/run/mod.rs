@@ -28,7 +28,7 @@ mod tiling;
 mod verify;
 mod writer;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -39,13 +39,13 @@ pub use audit::{Finding, Kind};
 pub use check::{CheckReport, check};
 pub use look::{doctor, inspect, schedule, status};
 pub use options::{DefaultFlags, JobOptions, Lanes, MaxFailed, RunOptions, ScheduleOptions, VaeTiling};
-pub use prepare::{Prepared, Truncation, prepare};
+pub use prepare::{Prepared, Truncation, Truncations, prepare};
 pub use repair::{JournalFile, RepairReport, repair};
 pub use sharding::Share;
 pub use summary::{Stages, Summary};
 pub use verify::{VerifyReport, verify};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::job::ImageTask;
 use crate::journal::{Failed, Follower, Journal, Record, State};
 use crate::output::disk::{Disk, RealDisk};
@@ -272,6 +272,7 @@ impl Run<'_> {
             made: tally.done.load(Ordering::Relaxed),
             skipped: made.saturating_sub(tally.done.load(Ordering::Relaxed)),
             failed,
+            reasons: self.reasons(catalogue),
             left: images - made - failed,
             suspect: catalogue.suspects(),
             failed_rows,
@@ -289,6 +290,17 @@ impl Run<'_> {
         report::write_status(folder, &summary, state);
         self.tidy(folder, catalogue, &sealer, &summary)?;
         Ok(summary)
+    }
+
+    /// Counts what failed by the names of the errors: images, and rows that were bad to begin with.
+    fn reasons(&self, catalogue: &Catalogue) -> BTreeMap<String, u64> {
+        let bad_rows = self.prepared.manifest.errors.iter().filter_map(|row| row.errors.first()).map(Error::code);
+        let mut reasons = BTreeMap::new();
+        for code in catalogue.failures().values().map(|failure| failure.code.clone()).chain(bad_rows.map(String::from))
+        {
+            *reasons.entry(code).or_insert(0) += 1;
+        }
+        reasons
     }
 
     /// Where everything is done: removes what only waited, and leaves a note by which the next start knows.

@@ -142,29 +142,41 @@ pub struct Truncation {
 }
 
 impl Prepared {
-    /// Returns the rows among `jobs` whose prompt or negative prompt is cut by the model's token limit, in order; of several
-    /// text encoders, the one with the least room counts.
-    pub fn truncations(&self, jobs: &[&Arc<Job>]) -> Vec<Truncation> {
+    /// Returns the texts of `jobs` that are cut by the model's token limit; of several text encoders, the one with the least room
+    /// counts. Of very many texts only some are looked at, and the number is an estimate: a million take a minute.
+    pub fn truncations(&self, jobs: &[&Arc<Job>]) -> Truncations {
         let shortest = self.tokenizers.iter().min_by_key(|tokenizer| tokenizer.model_max_length());
         let Some(tokenizer) = shortest.filter(|_| self.prompts.long == LongPrompt::Truncate) else {
-            return Vec::new();
+            return Truncations::default();
         };
         let limit = tokenizer.model_max_length();
-        let chunks = |text| Chunks::new(&self.prompts.syntax.parse(text)?, tokenizer, LongPrompt::Truncate);
-        jobs.par_iter()
-            .flat_map_iter(|job| {
-                let texts = [&*job.prompt, &*job.negative_prompt];
-                texts.into_iter().filter_map(|text| {
-                    // Most texts have fewer bytes than the limit has tokens: no need to look closer.
-                    if text.len() + 2 <= limit {
-                        return None;
-                    }
-                    let chunks = chunks(text).ok()?;
-                    Some(Truncation { key: job.key(), count: chunks.count, limit, cut: chunks.truncated? })
-                })
-            })
-            .collect()
+        let texts = jobs.iter().flat_map(|job| [(*job, &*job.prompt), (*job, &*job.negative_prompt)]);
+        // Most texts have fewer bytes than the limit has tokens: no need to look closer.
+        let long = || texts.clone().filter(|(_, text)| text.len() + 2 > limit);
+        let stride = long().count().div_ceil(TEXTS_LOOKED_AT).max(1);
+        let looked_at: Vec<_> = long().step_by(stride).collect();
+        let chunks = |text: &str| Chunks::new(&self.prompts.syntax.parse(text)?, tokenizer, LongPrompt::Truncate);
+        let cut = |(job, text): &(&Arc<Job>, &str)| {
+            let chunks = chunks(text).ok()?;
+            Some(Truncation { key: job.key(), count: chunks.count, limit, cut: chunks.truncated? })
+        };
+        let first: Vec<Truncation> = looked_at.par_iter().filter_map(cut).collect();
+        Truncations { count: (first.len() * stride) as u64, first, is_estimate: stride > 1 }
     }
+}
+
+/// Long texts that are looked at, at most.
+const TEXTS_LOOKED_AT: usize = 20_000;
+
+/// The texts that are longer than a text encoder takes.
+#[derive(Default)]
+pub struct Truncations {
+    /// Some of them, in order.
+    pub first: Vec<Truncation>,
+    /// How many there are.
+    pub count: u64,
+    /// Whether that is an estimate from some of them.
+    pub is_estimate: bool,
 }
 
 /// Fails if a text of `job` is not written as the syntax wants it, or is too long where that is an error. Plain texts that may

@@ -35,6 +35,9 @@ impl Tally {
     }
 }
 
+/// When the first estimate is told.
+const ESTIMATE_AFTER: Duration = Duration::from_secs(5);
+
 /// Shows the tally until `over` is set, also in a line of its own when `asked`; calls `every` five seconds.
 pub fn show(
     tally: &Tally,
@@ -46,12 +49,17 @@ pub fn show(
     let bar = bars.add(ProgressBar::new(tally.planned));
     bar.set_style(style());
     let terminal = !bar.is_hidden();
+    let mut estimated = false;
     let (started, mut spoken, mut ticked) = (Instant::now(), Instant::now(), Instant::now());
     while !over.load(Ordering::Acquire) {
         std::thread::park_timeout(Duration::from_millis(100));
         bar.set_position(tally.settled());
         bar.set_message(message(tally, started));
-        if asked() || !terminal && spoken.elapsed() >= Duration::from_secs(30) {
+        // The first steps tell how long the night will be; after that a line every half minute will do.
+        let early =
+            !estimated && started.elapsed() >= ESTIMATE_AFTER && tally.engine.lanes_used.load(Ordering::Relaxed) > 0;
+        estimated |= early;
+        if asked() || early || !terminal && spoken.elapsed() >= Duration::from_secs(30) {
             tracing::info!("{}", plain_line(tally, started));
             spoken = Instant::now();
         }

@@ -6,8 +6,9 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::catalogue::{Catalogue, Failure};
-use super::prepare::{Prepared, Truncation};
+use super::prepare::{Prepared, Truncations};
 use super::progress::Tally;
+use super::sharding::Share;
 use super::summary::Summary;
 use crate::error::Result;
 use crate::job::{ImageInput, ImageTask, Job};
@@ -37,13 +38,14 @@ pub fn report_bad_rows(manifest: &Manifest) {
 }
 
 /// Logs which texts are longer than the text encoder takes.
-pub fn report_truncations(truncations: &[Truncation]) {
-    for cut in truncations.iter().take(NAMED_CUTS) {
+pub fn report_truncations(truncations: &Truncations) {
+    for cut in truncations.first.iter().take(NAMED_CUTS) {
         let shown: String = cut.cut.chars().take(60).collect();
         tracing::warn!("{}: {} tokens, the model reads {}: `{shown}` is cut off", cut.key, cut.count, cut.limit);
     }
-    if truncations.len() > NAMED_CUTS {
-        tracing::warn!("{} texts are longer than what the model reads", truncations.len());
+    if truncations.first.len() > NAMED_CUTS {
+        let about = if truncations.is_estimate { "about " } else { "" };
+        tracing::warn!("{about}{} texts are longer than what the model reads", truncations.count);
     }
 }
 
@@ -181,7 +183,11 @@ pub fn write_status(folder: &RunFolder, summary: &Summary, state: RunState) {
 fn write(folder: &RunFolder, state: RunState, total: u64, done: u64, failed: u64, rate: f64, eta: Option<f64>) {
     let (pid, host) = (std::process::id(), run_folder::host());
     let status = Status { state, total, done, failed, rate, eta, pid, host, updated: 0 };
-    if let Err(error) = status::write(folder.durable(), folder.path(), &status) {
+    let written = match folder.worker() {
+        worker if worker == Share::WHOLE.worker() => status::write(folder.durable(), folder.path(), &status),
+        worker => status::write_share(folder.durable(), folder.path(), worker, &status),
+    };
+    if let Err(error) = written {
         tracing::warn!("{error}");
     }
 }

@@ -1,5 +1,6 @@
 //! What a run prints when it is over. Its numbers add up: images = made + skipped + failed + left.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -20,6 +21,8 @@ pub struct Summary {
     pub skipped: u64,
     /// Images that could not be made.
     pub failed: u64,
+    /// What failed by the names of the errors: images, and rows that were bad to begin with.
+    pub reasons: BTreeMap<String, u64>,
     /// Images that are still to be made.
     pub left: u64,
     /// Pictures that look like none (of one colour), kept and marked in the metadata.
@@ -78,6 +81,13 @@ impl fmt::Display for Summary {
         }
         if let Some(failed) = &self.failed_csv {
             write!(f, "\nfailed rows    {} ({})", self.failed_rows, failed.display())?;
+            let reasons: Vec<String> = self.reasons.iter().map(|(code, count)| format!("{code} {count}")).collect();
+            write!(f, "\nreasons        {}", reasons.join(", "))?;
+        }
+        if self.made > 0 {
+            let Stages { prepare, load, generate, write: writing, finish } = self.stages;
+            write!(f, "\ntime           {prepare:.1} s prepare, {load:.1} s load, {generate:.1} s make")?;
+            write!(f, " (meanwhile {writing:.1} s write), {finish:.1} s finish")?;
         }
         if self.suspect > 0 {
             write!(f, "\nto look at     {} pictures of one colour (status `suspect` in the metadata)", self.suspect)?;
