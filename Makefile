@@ -27,7 +27,7 @@ test: setup ## run all tests
 check: setup fmt clippy doc test ## formatting, lints, docs and all tests: what CI runs
 
 torture: setup ## the tests of crashes, kills and full disks in their full numbers (about half an hour)
-	@TORTURE=1 cargo test $(CARGO_FLAGS) --test kills --test faulty_disk --test edits --test poison --test millions \
+	@TORTURE=1 cargo test $(CARGO_FLAGS) --test kills --test faulty_disk --test edits --test poison --test verify --test millions \
 	    -- --test-threads 1 --nocapture
 
 bench: bench-pool ## all benchmarks
