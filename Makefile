@@ -5,8 +5,12 @@ ORT ?= cpu
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 NIGHTSHIFT := $(TARGET_DIR)/release/nightshift
 CARGO_FLAGS := --release --locked
+# An environment of its own for the programs that load results.
+CLIENTS := $(TARGET_DIR)/clients-venv
+# Such as `--moments 7 --seed 1`.
+CLIENTS_FLAGS ?=
 
-.PHONY: help setup build demo test check fmt clippy doc bench bench-pool torture clean-demo
+.PHONY: help setup build demo test check fmt clippy doc bench bench-pool torture clean-demo clients test-clients
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -23,6 +27,17 @@ demo: setup build ## make the pictures of jobs/demo.csv with the model that ship
 
 test: setup ## run all tests
 	@cargo test $(CARGO_FLAGS)
+
+clients: $(CLIENTS)/installed
+
+$(CLIENTS)/installed: tests/clients/requirements.txt
+	@rm -rf $(CLIENTS)
+	@$(PYTHON) -m venv $(CLIENTS)
+	@$(CLIENTS)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+test-clients: setup build clients ## load results with datasets, webdataset, pandas and readers of parameters
+	@$(CLIENTS)/bin/python tests/clients/check_clients.py --binary $(NIGHTSHIFT) $(CLIENTS_FLAGS)
 
 check: setup fmt clippy doc test ## formatting, lints, docs and all tests: what CI runs
 

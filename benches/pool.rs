@@ -148,6 +148,9 @@ fn batches_in_order(all: &[ImageTask]) -> Vec<Vec<ImageTask>> {
     batches
 }
 
+/// How the rows are cut into batches.
+type Way = fn(&[ImageTask]) -> Vec<Vec<ImageTask>>;
+
 fn main() {
     // `cargo test` builds benchmarks too, and runs them with this flag: nothing is timed in tests.
     if std::env::args().any(|argument| argument == "--test") {
@@ -164,7 +167,7 @@ fn main() {
     bench.make(vec![all.clone()]);
     println!("{ROWS} rows of 4 to 50 steps, half with guidance; {LANES} lanes; each way twice, the faster counts\n");
     println!("way                seconds  images/s  UNet calls  lanes used  pool's speed against it");
-    let ways: [(&str, fn(&[ImageTask]) -> Vec<Vec<ImageTask>>); 3] =
+    let ways: [(&str, Way); 3] =
         [("pool", |all| vec![all.to_vec()]), ("equal batches", equal_batches), ("batches in order", batches_in_order)];
     let mut best: Vec<Option<Took>> = ways.iter().map(|_| None).collect();
     for _ in 0..2 {

@@ -80,3 +80,36 @@ fn the_summary_counts_what_is_on_disk() {
         assert_eq!((&status["state"], &status["done"], &status["failed"]), (&"completed".into(), &4.into(), &2.into()));
     }
 }
+
+#[test]
+fn a_batch_of_openais_api_is_answered() {
+    let request = |id: &str, url: &str, body: &str| {
+        format!(
+            r#"{{"custom_id":"{id}","method":"POST","url":"{url}","body":{{"model":"x","size":"64x64","steps":2,{body}}}}}"#
+        )
+    };
+    let images = "/v1/images/generations";
+    let lines = [
+        request("two", images, r#""prompt":"a red heart","n":2"#),
+        request("bad", images, r#""prompt":"a nan""#),
+        request("other", "/v1/chat/completions", r#""prompt":"hello""#),
+    ];
+    let folder = fast_tempdir();
+    let (rows, out) = (folder.path().join("batch.jsonl"), folder.path().join("out"));
+    fs::write(&rows, lines.join("\n") + "\n").expect("writable");
+    let summary = night_to(3, &rows, &out, &[]);
+    assert_eq!((&summary["made"], &summary["failed_rows"]), (&2.into(), &2.into()), "{summary}");
+    let read = |name: &str| -> Vec<serde_json::Value> {
+        let text = fs::read_to_string(out.join(".nightshift").join(name)).expect("written");
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    };
+    let answers = read("output.jsonl");
+    assert_eq!(answers.len(), 1);
+    assert_eq!(answers[0]["custom_id"], "two");
+    assert_eq!(answers[0]["response"]["status_code"], 200);
+    assert_eq!(answers[0]["response"]["body"]["data"][1]["url"], "images/00000/two_1.png");
+    let errors = read("errors.jsonl");
+    let told: Vec<_> = errors.iter().map(|line| (line["custom_id"].as_str(), line["error"]["code"].as_str())).collect();
+    assert_eq!(told, [(Some("bad"), Some("not_a_number")), (Some("other"), Some("bad_request"))]);
+    assert!(dataset(&out).keys().all(|name| name.starts_with("images/")), "nothing else is to be seen");
+}

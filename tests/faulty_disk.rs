@@ -278,9 +278,8 @@ impl PowerCut {
         for (at, effect) in effects.iter().enumerate() {
             match effect {
                 Effect::Folder(path) => {
-                    if synced(&parent(path), at) || dice.below(2) == 0 {
-                        self.folders.push(path.clone());
-                    }
+                    let stays = synced(&parent(path), at) || dice.below(2) == 0;
+                    self.folders.extend(stays.then(|| path.clone()));
                 }
                 Effect::Create(path, file) => {
                     now.insert(path.clone(), *file);

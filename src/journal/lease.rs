@@ -3,7 +3,7 @@
 //!
 //! A lease `name` is the file `name.N` with the highest N. Its owner lives as long as its process does, where that can be seen
 //! (same boot, same pid namespace), else as long as its heart beats: the time of its heartbeat file, by the file system's own
-//! clock. An owner whose heart stopped for too long (a suspended machine) finds out with [`Lease::is_held`], before it writes.
+//! clock. An owner whose heart stopped for too long (a suspended machine) finds out with [`Lease::check`], before it writes.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -6,7 +6,7 @@
 
 use clap::ValueEnum;
 
-use super::imagefolder;
+use super::{imagefolder, webdataset};
 
 /// How images are kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -102,7 +102,7 @@ impl Layout {
     pub fn image_path(&self, shard: u32, key: &str) -> String {
         match self.format {
             Format::Imagefolder => format!("images/{shard:05}/{}.{}", imagefolder::file_stem(key), self.extension),
-            Format::Webdataset => format!("{shard:06}.tar/{key}.{}", self.extension),
+            Format::Webdataset => format!("{shard:06}.tar/{}.{}", webdataset::sample_name(key), self.extension),
             Format::Parquet => format!("data/train-{shard:05}/{key}.{}", self.extension),
         }
     }
@@ -158,5 +158,13 @@ mod tests {
         assert_eq!(paths(Format::Imagefolder), own("images/00003/a_test~.jpg", "images/00003/metadata.parquet"));
         assert_eq!(paths(Format::Webdataset), own("000003.tar/a_test.jpg", "000003.tar"));
         assert_eq!(paths(Format::Parquet), own("data/train-00003/a_test.jpg", "data/train-00003-of-00042.parquet"));
+    }
+
+    #[test]
+    fn samples_are_not_called_what_loaders_take_for_hidden() {
+        let layout = Layout { format: Format::Webdataset, extension: "png", shard_size: 10 };
+        assert_eq!(layout.image_path(0, "__x__"), "000000.tar/~__x__.png");
+        assert_eq!(layout.image_path(0, "_x"), "000000.tar/_x.png");
+        assert_eq!(imagefolder::key_of("~__x__"), "__x__");
     }
 }

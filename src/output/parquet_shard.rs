@@ -81,8 +81,9 @@ fn table(provenance: &Provenance, columns: &[Arc<str>], rows: &[MetadataRow]) ->
     Ok(table)
 }
 
+/// Nullable, although every image has both: `datasets` knows an Image only by a field that equals its own to the last bit.
 fn image_fields() -> Fields {
-    let field = |name, kind| Field::new(name, kind, false);
+    let field = |name, kind| Field::new(name, kind, true);
     Fields::from(vec![field("bytes", DataType::Binary), field("path", DataType::Utf8)])
 }
 
@@ -97,7 +98,7 @@ fn images(rows: &[MetadataRow], pictures: &[Vec<u8>]) -> ArrayRef {
 
 /// Returns the schema, with the note by which `datasets` knows that `image` is a picture (`features.py`, `Features.arrow_schema`).
 fn schema(known: &RecordBatch) -> Arc<Schema> {
-    let image = Field::new("image", DataType::Struct(image_fields()), false);
+    let image = Field::new("image", DataType::Struct(image_fields()), true);
     let known = known.schema();
     let fields: Vec<Field> =
         std::iter::once(image).chain(known.fields().iter().map(|field| (**field).clone())).collect();
@@ -116,4 +117,23 @@ fn schema(known: &RecordBatch) -> Arc<Schema> {
 
 fn unwritten(error: ParquetError) -> Error {
     Error::new(ErrorKind::Storage, "storage", format!("cannot write the Parquet file: {error}")).source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// `datasets` compares the field with its own (`features.py`, `Features.from_arrow_schema`), and otherwise gives a dictionary of
+    /// bytes where there should be a picture.
+    #[test]
+    fn the_image_column_is_what_datasets_calls_an_image() {
+        let known = RecordBatch::new_empty(Arc::new(Schema::new(vec![Field::new("text", DataType::Utf8, false)])));
+        let schema = schema(&known);
+        let nullable = |name, kind| Field::new(name, kind, true);
+        let parts = vec![nullable("bytes", DataType::Binary), nullable("path", DataType::Utf8)];
+        assert_eq!(*schema.field(0), nullable("image", DataType::Struct(parts.into())));
+        let note: Value = serde_json::from_str(&schema.metadata()["huggingface"]).unwrap();
+        assert_eq!(note["info"]["features"]["image"], json!({"_type": "Image"}));
+    }
 }

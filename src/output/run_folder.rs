@@ -85,6 +85,11 @@ impl RunFolder {
         Ok(RunFolder { out: out.to_path_buf(), durable, previous, leases, opening, worker: worker_lease, alone })
     }
 
+    /// Returns the name of this worker.
+    pub fn worker(&self) -> &str {
+        self.worker.name()
+    }
+
     /// Opens the output folder `out` as it is, as its only worker: no other can work in it or open it until this is dropped.
     ///
     /// # Errors
@@ -107,11 +112,6 @@ impl RunFolder {
         }
         let out = out.to_path_buf();
         Ok(RunFolder { out, durable, previous: Some(previous), leases, opening, worker, alone: true })
-    }
-
-    /// Returns the name of this worker.
-    pub fn worker(&self) -> &str {
-        self.worker.name()
     }
 
     /// Lets other workers open the folder.

@@ -2,6 +2,7 @@
 //! by their endings as its TarWriter sorts them (webdataset 1.0.2, `writer.py`), with fixed owners and times, so that the same
 //! images give the same bytes.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -73,6 +74,12 @@ pub fn read(path: &Path, mut each: impl FnMut(String, Vec<u8>)) -> io::Result<()
         each(name, bytes);
     }
     Ok(())
+}
+
+/// Returns the name that the members of the image `key` have in common: the key, with a `~` before one that begins with `__`.
+/// `datasets` passes over such a member as hidden (5.2, `file_utils.py`, `ArchiveIterable`), and so over the whole sample.
+pub fn sample_name(key: &str) -> Cow<'_, str> {
+    if key.starts_with("__") { Cow::Owned(format!("~{key}")) } else { Cow::Borrowed(key) }
 }
 
 fn key_and_extension(row: &MetadataRow) -> (&str, &str) {

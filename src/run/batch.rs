@@ -1,4 +1,5 @@
-//! Answers to requests of OpenAI's Batch API: `OUT/output.jsonl` and `OUT/errors.jsonl`, one line a request.
+//! Answers to requests of OpenAI's Batch API: `output.jsonl` and `errors.jsonl`, one line a request. They are in
+//! `OUT/.nightshift`, since loaders of a dataset would take them for a part of it.
 
 use std::path::PathBuf;
 
@@ -6,17 +7,17 @@ use super::catalogue::{Catalogue, Image};
 use super::prepare::Prepared;
 use crate::error::Result;
 use crate::output::openai::{Fault, Picture, error_line, response_line};
-use crate::output::{RunFolder, WholeFile};
+use crate::output::{RunFolder, STATE_FOLDER, WholeFile};
 
-/// Writes both files where the manifest is such a batch; requests that are neither made nor failed yet have no line. Pictures are
+/// Writes both files where the manifest is such a batch, and returns the first; requests that are neither made nor failed yet have no line. Pictures are
 /// named by their paths in the output folder, so packed layouts name the shard's file and the member.
 ///
 /// # Errors
 /// Storage fails.
-pub fn write(prepared: &Prepared, catalogue: &Catalogue, folder: &RunFolder) -> Result<()> {
+pub fn write(prepared: &Prepared, catalogue: &Catalogue, folder: &RunFolder) -> Result<Option<PathBuf>> {
     let manifest = &prepared.manifest;
     if !manifest.openai_batch {
-        return Ok(());
+        return Ok(None);
     }
     let (mut answers, mut faults) = (String::new(), String::new());
     for images in catalogue.images().chunk_by(|a, b| a.task.job.row == b.task.job.row) {
@@ -32,12 +33,13 @@ pub fn write(prepared: &Prepared, catalogue: &Catalogue, folder: &RunFolder) -> 
             faults.push('\n');
         }
     }
-    let file = |name: &str| -> PathBuf { folder.path().join(name) };
+    let file = |name: &str| -> PathBuf { folder.path().join(STATE_FOLDER).join(name) };
     let files = [("output.jsonl", &answers), ("errors.jsonl", &faults)];
     let (full, empty): (Vec<_>, Vec<_>) = files.into_iter().partition(|(_, text)| !text.is_empty());
     let full: Vec<_> = full.iter().map(|(name, text)| WholeFile { path: file(name), bytes: text.as_bytes() }).collect();
     folder.durable().commit(&full)?;
-    empty.iter().try_for_each(|(name, _)| folder.durable().remove(&file(name)))
+    empty.iter().try_for_each(|(name, _)| folder.durable().remove(&file(name)))?;
+    Ok(Some(file("output.jsonl")))
 }
 
 /// Returns the line of a request whose images these are: an answer, or what went wrong.

@@ -265,12 +265,13 @@ impl Catalogue {
 
     /// Returns the metadata of the pictures of a shard that are there.
     pub fn metadata(&self, shard: u32) -> Vec<MetadataRow> {
-        let row = |image: &Image| {
-            let made = image.made.as_ref()?;
-            let (file_name, blake3) = (self.path(image), made.blake3.to_string());
-            Some(MetadataRow { task: image.task.clone(), file_name, bytes: made.bytes, blake3, suspect: made.suspect })
-        };
-        self.shard(shard).filter_map(row).collect()
+        self.shard(shard).filter_map(|image| Some(self.row(&image.task, image.made.as_ref()?))).collect()
+    }
+
+    /// Returns the metadata of the picture `made` for `task`.
+    pub fn row(&self, task: &ImageTask, made: &Made) -> MetadataRow {
+        let (file_name, blake3) = (self.path(self.image(task)), made.blake3.to_string());
+        MetadataRow { task: task.clone(), file_name, bytes: made.bytes, blake3, suspect: made.suspect }
     }
 
     /// Returns a hash of what a shard's file should hold: which pictures, in which order, with which cells.

@@ -8,6 +8,7 @@ use crossbeam_channel::bounded;
 use image::RgbImage;
 
 use super::catalogue::Catalogue;
+use super::first_metadata::FirstMetadata;
 use super::options::{Lanes, RunOptions};
 use super::prepare::Prepared;
 use super::probing::Probing;
@@ -46,6 +47,8 @@ pub struct Desk<'a> {
     pub folder: &'a RunFolder,
     /// What is written into each picture beside its own row.
     pub provenance: &'a Provenance,
+    /// What comes beside the first pictures.
+    pub first_metadata: FirstMetadata<'a>,
     /// What is done.
     pub journal: &'a Mutex<Journal>,
     /// When to stop.
@@ -108,14 +111,15 @@ impl<'a> Maker<'a> {
             counters: &desk.tally.engine,
             begin: &begin,
         };
-        let Desk { folder, provenance, journal, stop, tally, writing, .. } = desk;
+        let Desk { folder, provenance, first_metadata, journal, stop, tally, writing, .. } = desk;
         let format = options.image_format;
         let written = std::thread::scope(|scope| {
             let (sender, outcomes) = bounded(OUTCOMES_WAITING);
             let broken = stop.breaker();
             let writer = scope.spawn(move || {
-                let written =
-                    Writer { folder, provenance, format, journal, catalogue, spool, tally }.write_all(&outcomes);
+                let mut writer =
+                    Writer { folder, provenance, first_metadata, format, journal, catalogue, spool, tally };
+                let written = writer.write_all(&outcomes);
                 broken.store(written.is_err(), Ordering::Release);
                 let busy = written?;
                 writing.fetch_add((1000.0 * busy) as u64, Ordering::Relaxed);

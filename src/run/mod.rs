@@ -7,6 +7,7 @@ mod catalogue;
 mod check;
 mod crash;
 mod finished;
+mod first_metadata;
 pub mod logging;
 mod look;
 mod make;
@@ -28,7 +29,7 @@ mod tiling;
 mod verify;
 mod writer;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -53,6 +54,7 @@ use crate::output::{Durable, ManifestPrint, Provenance, RunFingerprint, RunFolde
 use crate::plan::{lane_evaluations, tasks};
 use catalogue::Catalogue;
 use crash::CrashMark;
+use first_metadata::FirstMetadata;
 use make::{Desk, Maker};
 use night::Night;
 use progress::Tally;
@@ -151,9 +153,19 @@ impl Run<'_> {
         let tally = Tally { planned, planned_evaluations, ..Tally::default() };
         let (provenance, stop) = (self.provenance, self.stop);
         let (writing, fault) = (AtomicU64::new(0), Mutex::new(None));
-        let desk = Desk { folder: &folder, provenance, journal: &journal, stop, tally: &tally, writing, fault };
         let columns = self.prepared.manifest.extra_columns.clone();
-        let sealed = state.all_sealed().map(|sealed| (sealed.shard, sealed.clone())).collect();
+        let sealed: HashMap<_, _> = state.all_sealed().map(|sealed| (sealed.shard, sealed.clone())).collect();
+        let first_metadata = FirstMetadata::new(provenance, &columns, &sealed);
+        let desk = Desk {
+            folder: &folder,
+            provenance,
+            first_metadata,
+            journal: &journal,
+            stop,
+            tally: &tally,
+            writing,
+            fault,
+        };
         let others = Follower::new(journal.lock().unwrap_or_else(PoisonError::into_inner).path(), &state);
         // The journal's view takes as much memory as the catalogue, which has all of it that matters.
         drop(state);
@@ -262,7 +274,7 @@ impl Run<'_> {
         let failed = catalogue.failures().keys().filter(|ordinal| in_scope(ordinal)).count() as u64;
         let (images, made) = (images_in(catalogue, scope), made_in(catalogue, scope));
         let failed_rows = report::write_failed(self.prepared, catalogue, folder)?;
-        batch::write(self.prepared, catalogue, folder)?;
+        let answers = batch::write(self.prepared, catalogue, folder)?;
         let contact_sheet = sheet::write(self.options, catalogue, tally.done.load(Ordering::Relaxed) > 0)?;
         stages.finish = finishing.elapsed().as_secs_f64();
         let mut summary = Summary {
@@ -283,6 +295,7 @@ impl Run<'_> {
             stages,
             failed_csv: (failed_rows > 0).then(|| folder.failed_path()),
             contact_sheet,
+            answers,
             exit_code: 0,
         };
         summary.exit_code = exit_code(&summary, self.options.max_failed);

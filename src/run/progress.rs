@@ -47,12 +47,17 @@ pub fn show(
     every: &mut dyn FnMut(&Tally),
 ) {
     let bar = bars.add(ProgressBar::new(tally.planned));
-    bar.set_style(style());
+    let mut is_narrow = is_narrow();
+    bar.set_style(style(is_narrow));
     let terminal = !bar.is_hidden();
     let mut estimated = false;
     let (started, mut spoken, mut ticked) = (Instant::now(), Instant::now(), Instant::now());
     while !over.load(Ordering::Acquire) {
         std::thread::park_timeout(Duration::from_millis(100));
+        if is_narrow != self::is_narrow() {
+            is_narrow = !is_narrow;
+            bar.set_style(style(is_narrow));
+        }
         bar.set_position(tally.settled());
         bar.set_message(message(tally, started));
         // The first steps tell how long the night will be; after that a line every half minute will do.
@@ -71,10 +76,22 @@ pub fn show(
     bar.finish_and_clear();
 }
 
-fn style() -> ProgressStyle {
-    let template = "{elapsed_precise} {wide_bar:.green} {pos}/{len} images  {msg}";
-    let ascii = ProgressStyle::with_template(template).expect("the template is well-formed");
-    ascii.progress_chars("=> ")
+/// Columns below which there is no room for a bar.
+const NARROW: u16 = 90;
+
+/// Returns whether the terminal is narrow right now.
+fn is_narrow() -> bool {
+    rustix::termios::tcgetwinsize(std::io::stderr()).is_ok_and(|size| size.ws_col < NARROW)
+}
+
+/// Returns how the bar looks. A line that is too long for the terminal is cut: one that wraps cannot be drawn over.
+fn style(is_narrow: bool) -> ProgressStyle {
+    let template = match is_narrow {
+        true => "{pos}/{len} {wide_msg}",
+        false => "{elapsed_precise} {bar:24.green} {pos}/{len} images  {wide_msg}",
+    };
+    let style = ProgressStyle::with_template(template).expect("the template is well-formed");
+    style.progress_chars("=> ")
 }
 
 fn rate(tally: &Tally, started: Instant) -> f64 {
@@ -85,7 +102,7 @@ fn message(tally: &Tally, started: Instant) -> String {
     let failed = tally.failed.load(Ordering::Relaxed);
     let failures = if failed > 0 { format!("  {failed} failed") } else { String::new() };
     let busy = 100.0 * tally.occupancy();
-    format!("{:.1}/s  lanes {busy:.0}%  {}{failures}", rate(tally, started), left(tally, started))
+    format!("{}  {:.1}/s  lanes {busy:.0}%{failures}", left(tally, started), rate(tally, started))
 }
 
 /// Tells the time left from the lane evaluations done, since the longest images come first.

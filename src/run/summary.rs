@@ -43,6 +43,8 @@ pub struct Summary {
     pub failed_csv: Option<PathBuf>,
     /// Where the contact sheet is, if one was asked for.
     pub contact_sheet: Option<PathBuf>,
+    /// Where the answers to a batch of OpenAI's API are, if the manifest is one.
+    pub answers: Option<PathBuf>,
     /// What the process exits with.
     pub exit_code: u8,
 }
@@ -78,6 +80,9 @@ impl fmt::Display for Summary {
         write!(f, "\noutput         {}", self.out.display())?;
         if let Some(sheet) = &self.contact_sheet {
             write!(f, "\ncontact sheet  {}", sheet.display())?;
+        }
+        if let Some(answers) = &self.answers {
+            write!(f, "\nanswers        {}", answers.display())?;
         }
         if let Some(failed) = &self.failed_csv {
             write!(f, "\nfailed rows    {} ({})", self.failed_rows, failed.display())?;

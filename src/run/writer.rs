@@ -11,11 +11,13 @@ use crossbeam_channel::Receiver;
 use rayon::prelude::*;
 
 use super::catalogue::{Catalogue, Failure, Made};
+use super::first_metadata::FirstMetadata;
 use super::progress::Tally;
 use crate::engine::{Generated, Outcome};
 use crate::error::{Error, Result};
 use crate::job::ImageTask;
 use crate::journal::{Digest, Failed, Journal, Record};
+use crate::output::metadata::MetadataRow;
 use crate::output::spool::Spool;
 use crate::output::{ImageFormat, Parameters, Provenance, RunFolder, WholeFile, picture};
 use crate::scheduler::a1111_name;
@@ -33,6 +35,8 @@ pub struct Writer<'a> {
     pub provenance: &'a Provenance,
     /// How pictures are encoded.
     pub format: ImageFormat,
+    /// What comes beside the first pictures.
+    pub first_metadata: &'a FirstMetadata<'a>,
     /// What is done.
     pub journal: &'a Mutex<Journal>,
     /// Every image of the run and what became of it.
@@ -124,12 +128,21 @@ impl Writer<'_> {
             let places = offsets.into_iter().map(|offset| Some((spool.name().clone(), offset)));
             return Ok(encoded.iter().zip(places).map(|(picture, place)| made(picture, place)).collect());
         }
-        let path =
-            |picture: &Encoded| self.folder.path().join(self.catalogue.path(self.catalogue.image(&picture.task)));
-        let files: Vec<_> =
-            encoded.iter().map(|picture| WholeFile { path: path(picture), bytes: &picture.bytes }).collect();
-        self.folder.durable().commit(&files)?;
-        Ok(encoded.iter().map(|picture| made(picture, None)).collect())
+        let made: Vec<Made> = encoded.iter().map(|picture| made(picture, None)).collect();
+        let rows: Vec<MetadataRow> =
+            encoded.iter().zip(&made).map(|(picture, made)| self.catalogue.row(&picture.task, made)).collect();
+        // The very first picture comes alone with its metadata, so that the others are never to be seen without any.
+        let is_first = !rows.is_empty() && self.first_metadata.is_missing();
+        for count in is_first.then_some(1).into_iter().chain([rows.len()]) {
+            let rows = &rows[..count];
+            let metadata = if is_first { self.first_metadata.beside(rows, self.catalogue)? } else { Vec::new() };
+            let pictures = encoded.iter().zip(rows).map(|(picture, row)| (&row.file_name, &picture.bytes[..]));
+            // Metadata last: it names no picture that is not there.
+            let files = pictures.chain(metadata.iter().map(|(path, bytes)| (path, &bytes[..])));
+            let file = |(path, bytes): (&String, _)| WholeFile { path: self.folder.path().join(path), bytes };
+            self.folder.durable().commit(&files.map(file).collect::<Vec<_>>())?;
+        }
+        Ok(made)
     }
 
     fn write_records(&self, encoded: &[Encoded], made: &[Made], failures: &[(ImageTask, Error)]) -> Result<()> {
