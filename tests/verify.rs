@@ -145,6 +145,27 @@ fn a_clean_folder_of_any_sort_has_no_findings() {
     }
 }
 
+#[test]
+fn rows_that_leave_and_come_back_cost_nothing_however_often() {
+    let named = |rows: &[usize]| {
+        let lines = rows.iter().map(|row| format!("k{row},a red heart {row},{row}\n")).collect::<String>();
+        format!("id,prompt,seed\n{lines}")
+    };
+    let (all, few): (Vec<usize>, Vec<usize>) = ((0..24).collect(), (0..24).filter(|row| row % 10 != 7).collect());
+    for format in LAYOUTS {
+        let folder = Folder::new(format);
+        assert_eq!(folder.run_to(0, &named(&all), &[])["made"], 24);
+        let whole = folder.data();
+        for _ in 0..3 {
+            for rows in [&few, &all] {
+                assert_eq!(folder.run_to(0, &named(rows), &[])["made"], 0, "{format}");
+                folder.assert_clean("with rows gone or back");
+            }
+            assert_eq!(differences(&folder.data(), &whole), Vec::<String>::new(), "{format}");
+        }
+    }
+}
+
 /// Lines of a plain manifest, which live as long as the program.
 fn plain_lines(count: usize) -> Vec<&'static str> {
     plain(count).leak().split_inclusive('\n').collect()

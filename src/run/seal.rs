@@ -179,20 +179,21 @@ impl Sources {
         };
         let pictures: Vec<Source> = catalogue.shard(shard).filter_map(source).collect();
         let spool_folder = sealer.folder.spool_folder();
+        let former = sealer.sealed.get(&shard);
+        let unpacked_name = former.map(unpacked_name).unwrap_or_default();
+        // A copy of the same old file from an earlier change is written over.
         let is_packed = |spool: &Option<(Arc<str>, u64)>| {
-            spool.as_ref().is_none_or(|(file, _)| !spool_folder.join(&**file).is_file())
+            spool.as_ref().is_none_or(|(file, _)| **file == *unpacked_name || !spool_folder.join(&**file).is_file())
         };
         let kept = catalogue.removed().iter().filter(|removed| !removed.is_replaced);
         let removed = kept.filter(|removed| removed.shard == shard && is_packed(&removed.image.spool));
         let removed: Vec<Done> = removed.map(|removed| removed.image.to_record(&removed.key)).collect();
         let wanted = pictures.iter().filter(|source| is_packed(&source.spool)).map(|source| source.blake3);
         let wanted: HashSet<Blake3> = wanted.chain(removed.iter().map(|done| done.blake3)).collect();
-        let former = sealer.sealed.get(&shard);
         let unpacked = match former {
             Some(former) if !wanted.is_empty() => unpack(sealer, catalogue.layout().format, former, &wanted)?,
             _ => HashMap::new(),
         };
-        let unpacked_name = former.map(unpacked_name).unwrap_or_default();
         Ok(Sources { spool_folder, pictures, removed, unpacked, unpacked_name, lost: Vec::new() })
     }
 

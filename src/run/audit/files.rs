@@ -147,7 +147,8 @@ fn unexpected(look: &Look<'_>, path: String) -> Option<Finding> {
     let in_flight = || records.format.key_of_image(&path).is_some_and(|key| look.in_flight.contains(&*key));
     match records.format.shard_of_file(&path) {
         Some(shard) if records.has_images(shard) && records.sealed(shard).is_none() => {
-            Some(Finding::new(Kind::Stale, path, "no record says what it holds"))
+            // The first pictures of a run bring metadata of their own, until the shard's is written.
+            (!look.live).then(|| Finding::new(Kind::Stale, path, "no record says what it holds"))
         }
         None if in_flight() => None,
         _ => Some(Finding::new(Kind::Extra, path, "no record knows it")),
