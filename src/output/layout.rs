@@ -70,9 +70,13 @@ impl Format {
     pub fn key_of_image(self, path: &str) -> Option<String> {
         self.shard_of_image(path)?;
         let (stem, _) = path.rsplit_once('/')?.1.rsplit_once('.')?;
-        let key = if self == Format::Imagefolder { imagefolder::key_of(stem) } else { stem.to_string() };
-        let is_ours = !key.is_empty() && (self != Format::Imagefolder || imagefolder::file_stem(&key) == stem);
-        is_ours.then_some(key)
+        let key = if self == Format::Parquet { stem.to_string() } else { imagefolder::key_of(stem) };
+        let is_ours = match self {
+            Format::Imagefolder => imagefolder::file_stem(&key) == stem,
+            Format::Webdataset => webdataset::sample_name(&key) == stem,
+            Format::Parquet => true,
+        };
+        (is_ours && !key.is_empty()).then_some(key)
     }
 
     /// Returns whether images wait in the spool until their shard is complete.
@@ -165,6 +169,8 @@ mod tests {
         let layout = Layout { format: Format::Webdataset, extension: "png", shard_size: 10 };
         assert_eq!(layout.image_path(0, "__x__"), "000000.tar/~__x__.png");
         assert_eq!(layout.image_path(0, "_x"), "000000.tar/_x.png");
-        assert_eq!(imagefolder::key_of("~__x__"), "__x__");
+        let key = |name| Format::Webdataset.key_of_image(&format!("000000.tar/{name}.png"));
+        assert_eq!((key("~__x__"), key("_x")), (Some("__x__".to_string()), Some("_x".to_string())));
+        assert_eq!((key("__x__"), key("~x")), (None, None));
     }
 }
