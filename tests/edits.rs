@@ -184,3 +184,21 @@ fn another_model_or_other_defaults_are_another_run() {
     let (code, said) = night(&file, &out, &[]);
     assert_eq!(code, 0, "{said}");
 }
+
+/// The name of a Parquet file says how many there are. A crash between a file's new name and the removal of the old one must not
+/// leave its pictures there twice.
+#[test]
+fn a_file_under_a_former_name_goes() {
+    let folder = fast_tempdir();
+    let (file, out) = (folder.path().join("rows.csv"), folder.path().join("out"));
+    let rows = |count: usize| (0..count).map(|row| (format!("picture {row}"), None, 1)).collect::<Vec<Row>>();
+    let run = |count| night_to(0, &write(&file, &rows(count)), &out, &flags("parquet", &[]));
+    let former = out.join("data/train-00000-of-00002.parquet");
+    run(150);
+    let bytes = fs::read(&former).expect("readable");
+    run(250);
+    assert!(!former.exists());
+    fs::write(&former, bytes).expect("writable");
+    run(251);
+    assert_eq!(pictures(&out).len(), 251);
+}

@@ -50,6 +50,7 @@ use crate::error::{Error, Result};
 use crate::job::ImageTask;
 use crate::journal::{Failed, Follower, Journal, Record, State};
 use crate::output::disk::{Disk, RealDisk};
+use crate::output::layout::Format;
 use crate::output::{Durable, ManifestPrint, Provenance, RunFingerprint, RunFolder, status};
 use crate::plan::{lane_evaluations, tasks};
 use catalogue::Catalogue;
@@ -119,6 +120,9 @@ impl Opened {
         if !found.is_empty() {
             tracing::info!("{} pictures are those of rows that have moved: they get their new names", found.len());
             moves::apply(&folder, &mut journal, &catalogue, &found)?;
+        }
+        if options.format == Format::Parquet && folder.was_alone() {
+            seal::remove_former_names(&folder, options.format, &state)?;
         }
         let session = state.session();
         let crash = CrashMark::install(journal.path())?;

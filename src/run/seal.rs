@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::catalogue::{Catalogue, Image};
 use crate::error::{Error, ErrorKind, Location, Result};
-use crate::journal::{Blake3, Digest, Done, Journal, Record, Sealed, SpoolPlace};
+use crate::journal::{Blake3, Digest, Done, Journal, Record, Sealed, SpoolPlace, State};
 use crate::output::layout::Format;
 use crate::output::metadata::MetadataRow;
 use crate::output::packed::read_pictures;
@@ -144,6 +144,25 @@ impl Sealer<'_> {
         }
         Ok(())
     }
+}
+
+/// Removes the Parquet files that have another name by now. A file's name says how many there are, and a crash may have come between
+/// the new file and the removal of the old one: loaders would see the shard twice. Only for a worker that is alone.
+///
+/// # Errors
+/// Storage fails.
+pub fn remove_former_names(folder: &RunFolder, format: Format, state: &State) -> Result<()> {
+    let Ok(entries) = fs::read_dir(folder.path().join("data")) else { return Ok(()) };
+    let names: HashMap<u32, &str> = state.all_sealed().map(|sealed| (sealed.shard, &*sealed.file_name)).collect();
+    for entry in entries.flatten() {
+        let path = format!("data/{}", entry.file_name().to_string_lossy());
+        let name = format.shard_of_file(&path).and_then(|shard| names.get(&shard));
+        // Where the file with a record is gone, this one may hold its pictures.
+        if name.is_some_and(|name| *name != path && folder.path().join(name).is_file()) {
+            folder.durable().remove(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// The code of the error that a picture is nowhere to be found.
