@@ -61,6 +61,8 @@ def every_check(nightshift, work, args):
         expect.equal(f"{layout}: pictures", sorted(pictures), sorted(jobs.by_key))
         expect.true("the pictures of all layouts are the same", pictures == folder.pictures(outs["imagefolder"], "imagefolder"))
         yield f"{layout}: {len(pictures)} pictures of {args.rows} rows, {jobs.failing_rows} of which fail"
+        nightshift.verify(out)
+        yield f"{layout}: nightshift verify --deep: no findings"
         yield from with_prefix(layout, with_datasets.check(out, layout, jobs.by_key, pictures))
         if layout == "webdataset":
             yield from with_prefix(layout, with_webdataset.check(out, jobs, pictures))

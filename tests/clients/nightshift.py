@@ -33,6 +33,10 @@ class Nightshift:
     def run(self, *args, code):
         self.start(*args).ends_with(code)
 
+    def verify(self, out):
+        found = subprocess.run([self.binary, "verify", "--deep", out], capture_output=True, text=True)
+        expect.true(f"nightshift verify ended with {found.returncode}:\n{found.stdout}{found.stderr}", found.returncode == 0)
+
 
 class Process:
     """A run on its way. What it prints must fit into a pipe."""
