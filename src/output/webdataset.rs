@@ -3,7 +3,6 @@
 //! images give the same bytes.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -42,22 +41,6 @@ pub fn write(
         }
     }
     tar.finish().map_err(unwritten)
-}
-
-/// Returns where each picture lies in the tar at `path`: name → first byte and size. A tar that is cut gives what is whole.
-///
-/// # Errors
-/// The file cannot be read.
-pub fn index(path: &Path) -> io::Result<HashMap<String, (u64, u64)>> {
-    let mut archive = tar::Archive::new(File::open(path)?);
-    let mut found = HashMap::new();
-    for entry in archive.entries()? {
-        let Ok(entry) = entry else { break };
-        if let Ok(name) = entry.path() {
-            found.insert(name.to_string_lossy().into_owned(), (entry.raw_file_position(), entry.size()));
-        }
-    }
-    Ok(found)
 }
 
 /// Returns the members of the tar at `path` that are whole, in order: name and bytes.

@@ -8,8 +8,8 @@ use super::options::RunOptions;
 use crate::error::Result;
 use crate::output::contact_sheet::{self, SheetItem};
 use crate::output::durable::{Durable, WholeFile};
-use crate::output::layout::Format;
-use crate::output::{parquet_shard, png, webdataset};
+use crate::output::packed::read_pictures;
+use crate::output::png;
 use crate::scheduler;
 
 /// Pictures on a sheet, at most.
@@ -45,19 +45,17 @@ pub fn write(options: &RunOptions, catalogue: &Catalogue, changed: bool) -> Resu
 /// Returns the bytes of the pictures that are inside of shards' files, by the paths that the catalogue gives them.
 fn unpack(options: &RunOptions, catalogue: &Catalogue, pictures: &[&Image]) -> HashMap<String, Vec<u8>> {
     let mut found = HashMap::new();
+    if !options.format.is_packed() {
+        return found;
+    }
     let shards: BTreeSet<u32> = pictures.iter().map(|image| image.shard).collect();
     for shard in shards {
         let path = options.out.join(catalogue.layout().shard_path(shard, catalogue.shard_count()));
         let folder = catalogue.layout().image_path(shard, "").rsplit_once('/').map(|(folder, _)| folder.to_string());
-        let mut each = |name: String, bytes: Vec<u8>| {
-            found.insert(format!("{}/{name}", folder.as_deref().unwrap_or_default()), bytes);
-        };
         // A shard that cannot be read has no pictures to show; the run has said so.
-        let _ = match options.format {
-            Format::Imagefolder => Ok(()),
-            Format::Webdataset => webdataset::read(&path, &mut each).map_err(drop),
-            Format::Parquet => parquet_shard::read(&path, &mut each).map_err(drop),
-        };
+        let _ = read_pictures(options.format, &path, |name, bytes| {
+            found.insert(format!("{}/{name}", folder.as_deref().unwrap_or_default()), bytes);
+        });
     }
     found
 }
