@@ -7,6 +7,7 @@ pub mod error;
 pub mod guidance;
 pub mod job;
 pub mod journal;
+pub mod kernels;
 pub mod manifest;
 pub mod model;
 pub mod noise;
