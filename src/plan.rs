@@ -1,5 +1,6 @@
 //! Jobs → work, in order: buckets of equal latent shape, longest images first. Pure.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::job::{ImageTask, Job};
@@ -20,12 +21,15 @@ pub struct Bucket {
 pub struct Plan {
     /// Buckets, the one with the most work first.
     pub buckets: Vec<Bucket>,
+    /// Images whose pixels are those of another, by that one's ordinal: they are copied, not made.
+    pub copies: HashMap<u64, Vec<ImageTask>>,
 }
 
 impl Plan {
-    /// Returns the number of images.
+    /// Returns the number of images, copies included.
     pub fn images(&self) -> usize {
-        self.buckets.iter().map(|bucket| bucket.tasks.len()).sum()
+        let made: usize = self.buckets.iter().map(|bucket| bucket.tasks.len()).sum();
+        made + self.copies.values().map(Vec::len).sum::<usize>()
     }
 
     /// Returns the number of lane evaluations: UNet evaluations times lanes, over all images.
@@ -43,10 +47,12 @@ pub fn tasks(jobs: &[Arc<Job>], run_seed: u64) -> Vec<ImageTask> {
         .collect()
 }
 
-/// Returns the plan for `tasks`: each once, in buckets of equal size. Within a bucket the longest come first, so that no
+/// Returns the plan for `tasks`: each once, in buckets of equal size, but for those that would come out as one before them
+/// does. Within a bucket the longest come first, so that no
 /// long image is left running alone at the end; equal lengths keep the manifest's order.
 pub fn plan(tasks: Vec<ImageTask>) -> Plan {
     let mut buckets: Vec<Bucket> = Vec::new();
+    let (tasks, copies) = without_copies(tasks);
     for task in tasks {
         let (width, height) = (task.job.width, task.job.height);
         match buckets.iter_mut().find(|bucket| (bucket.width, bucket.height) == (width, height)) {
@@ -58,7 +64,21 @@ pub fn plan(tasks: Vec<ImageTask>) -> Plan {
         bucket.tasks.sort_by_key(|task| std::cmp::Reverse(task.job.num_inference_steps));
     }
     buckets.sort_by_key(|bucket| std::cmp::Reverse(area_work(bucket)));
-    Plan { buckets }
+    Plan { buckets, copies }
+}
+
+/// Returns the images that differ, and those that equal one of them in all that changes pixels, by its ordinal.
+fn without_copies(tasks: Vec<ImageTask>) -> (Vec<ImageTask>, HashMap<u64, Vec<ImageTask>>) {
+    let (mut first, mut copies) = (HashMap::new(), HashMap::<u64, Vec<ImageTask>>::new());
+    let mut different = Vec::with_capacity(tasks.len());
+    for task in tasks {
+        let original = *first.entry((task.row_hash(), task.seed)).or_insert(task.ordinal);
+        match original == task.ordinal {
+            true => different.push(task),
+            false => copies.entry(original).or_default().push(task),
+        }
+    }
+    (different, copies)
 }
 
 /// Returns the lane evaluations of `tasks` together.
@@ -98,7 +118,9 @@ mod tests {
         fn each_image_is_planned_once_in_a_bucket_of_its_size(jobs in any_jobs()) {
             let all = tasks(&jobs, 0);
             let plan = plan(all.clone());
-            let mut planned: Vec<_> = plan.buckets.iter().flat_map(|b| b.tasks.clone()).collect();
+            prop_assert_eq!(plan.images(), all.len());
+            let made = plan.buckets.iter().flat_map(|b| b.tasks.clone());
+            let mut planned: Vec<_> = made.chain(plan.copies.values().flatten().cloned()).collect();
             planned.sort_by_key(|task| task.ordinal);
             prop_assert_eq!(planned, all);
             for bucket in &plan.buckets {
@@ -106,5 +128,16 @@ mod tests {
                 prop_assert!(bucket.tasks.is_sorted_by_key(|t| std::cmp::Reverse(t.job.num_inference_steps)));
             }
         }
+    }
+
+    #[test]
+    fn images_that_would_come_out_equal_are_made_once() {
+        let row = |row, seed| Arc::new(Job { seed, ..job(row) });
+        let jobs = [row(0, Some(5)), row(1, Some(6)), row(2, Some(5)), row(3, None), row(4, None), row(5, Some(5))];
+        let plan = plan(tasks(&jobs, 0));
+        let made: Vec<u64> = plan.buckets.iter().flat_map(|b| &b.tasks).map(|task| task.ordinal).collect();
+        assert_eq!(made, [0, 1, 3, 4], "rows without a seed have seeds of their own");
+        let copies: Vec<u64> = plan.copies[&0].iter().map(|task| task.ordinal).collect();
+        assert_eq!((plan.copies.len(), copies), (1, vec![2, 5]));
     }
 }

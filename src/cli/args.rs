@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::engine::PromptStyle;
 use crate::manifest::{self, Format as ManifestFormat, MAX_FIELD};
 use crate::noise::NoiseKind;
-use crate::onnx::Device;
+use crate::onnx::{Device, Kernels};
 use crate::output::layout::Format;
 use crate::output::{ImageFormat, ImageKind};
 use crate::prompt::{LongPrompt, PromptSyntax};
@@ -238,6 +238,9 @@ pub struct RunArgs {
     /// Decode large pictures in overlapping tiles: takes less memory, changes pixels a little
     #[arg(long, default_value = "auto", value_enum, env = "NIGHTSHIFT_VAE_TILING")]
     pub vae_tiling: VaeTiling,
+    /// Whose kernels compute on a processor: our own where they are faster, or ONNX Runtime's alone; pictures differ by rounding
+    #[arg(long, default_value = "own", value_enum, env = "NIGHTSHIFT_KERNELS")]
+    pub kernels: Kernels,
     /// How images are kept: folders of pictures with Parquet metadata, tars, or Parquet files with the pictures inside
     #[arg(long, default_value = "imagefolder", value_enum, env = "NIGHTSHIFT_FORMAT")]
     pub format: Format,
@@ -458,6 +461,7 @@ impl RunArgs {
             drain_timeout: self.drain_timeout,
             ort_lib: self.ort_lib,
             vae_tiling: self.vae_tiling,
+            kernels: self.kernels,
             contact_sheet: self.contact_sheet,
             format: self.format,
             image_format: ImageFormat::new(self.image_format, self.image_quality),

@@ -74,6 +74,25 @@ pub enum Outcome {
     Failed(ImageTask, Error),
 }
 
+impl Outcome {
+    /// Returns the image.
+    pub fn task(&self) -> &ImageTask {
+        match self {
+            Outcome::Done(Generated { task, .. }) | Outcome::Failed(task, _) => task,
+        }
+    }
+
+    /// Returns the same for `task`, whose pixels are the same.
+    pub fn for_task(&self, task: ImageTask) -> Outcome {
+        match self {
+            Outcome::Done(Generated { image, luma_std, .. }) => {
+                Outcome::Done(Generated { task, image: image.clone(), luma_std: *luma_std })
+            }
+            Outcome::Failed(_, error) => Outcome::Failed(task, error.again()),
+        }
+    }
+}
+
 /// What the engine is told apart from the work itself.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {

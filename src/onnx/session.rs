@@ -15,14 +15,30 @@ use ort::session::{OutputSelector, RunOptions, Session, SessionInputValue, Sessi
 use ort::value::DynValue;
 
 use super::device::Device;
+use super::operators::operators;
+use super::rewrite::{Rewritten, rewrite};
 use super::runtime::{Runtime, with_complaints};
 use super::tensor::float_output;
 use crate::error::{Error, ErrorKind, Location, Result};
+use crate::kernels;
 use crate::model::{GraphFile, TensorInfo};
+
+/// Whose kernels compute what both have on a processor.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Kernels {
+    /// Ours, where the processor is of a kind that they know.
+    #[default]
+    Own,
+    /// ONNX Runtime's.
+    #[value(name = "onnxruntime")]
+    OnnxRuntime,
+}
 
 /// How networks are loaded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SessionOptions {
+    /// Whose kernels compute.
+    pub kernels: Kernels,
     /// Where they run.
     pub device: Device,
     /// Threads that work on one call; 0 takes all that this process may use.
@@ -49,6 +65,7 @@ pub(super) struct GraphSession {
     part: &'static str,
     path: PathBuf,
     on_gpu: bool,
+    own_kernels: Vec<(&'static str, usize)>,
 }
 
 impl fmt::Debug for GraphSession {
@@ -67,12 +84,20 @@ impl GraphSession {
         busy: bool,
     ) -> Result<GraphSession> {
         let (session, complaints) = with_complaints(|| {
-            let mut builder = builder(runtime, options, busy)?;
-            builder.commit_from_file(&graph.path)
+            if let Some(loaded) = with_own_kernels(graph, options, || builder(runtime, options, busy)) {
+                return Ok(loaded);
+            }
+            Ok((builder(runtime, options, busy)?.commit_from_file(&graph.path)?, Vec::new()))
         });
-        let session = session.map_err(|error| refused((part, graph), options.device, error, &complaints))?;
+        let (session, own_kernels) =
+            session.map_err(|error| refused((part, graph), options.device, error, &complaints))?;
         let on_gpu = options.device != Device::Cpu;
-        Ok(GraphSession { session, part, path: graph.path.clone(), on_gpu })
+        Ok(GraphSession { session, part, path: graph.path.clone(), on_gpu, own_kernels })
+    }
+
+    /// Returns how many of which operators of our own the graph has.
+    pub(super) fn own_kernels(&self) -> &[(&'static str, usize)] {
+        &self.own_kernels
     }
 
     /// Runs the graph and returns `output` as float32; what only other outputs need is not computed.
@@ -152,6 +177,48 @@ fn builder(runtime: &Runtime, options: &SessionOptions, busy: bool) -> ort::Resu
         builder = builder.with_execution_providers(providers(options.device))?;
     }
     Ok(builder)
+}
+
+/// A session, and how many of which operators of our own it has.
+type Loaded = (Session, Vec<(&'static str, usize)>);
+
+/// Loads the graph with operators of our own, where they are asked for and there is something to gain. A graph that cannot be
+/// loaded so is loaded as it is.
+fn with_own_kernels(
+    graph: &GraphFile,
+    options: &SessionOptions,
+    builder: impl FnOnce() -> ort::Result<SessionBuilder>,
+) -> Option<Loaded> {
+    if options.device != Device::Cpu || options.kernels != Kernels::Own || !kernels::is_available() {
+        return None;
+    }
+    let load = || -> ort::Result<Option<Loaded>> {
+        let rewritten = rewrite(&graph.path).map_err(|error| ort::Error::new(error.to_string()))?;
+        let Some(Rewritten { bytes, replaced }) = rewritten else { return Ok(None) };
+        let mut builder = with_weights_beside(builder()?, &graph.path)?;
+        Ok(Some((builder.commit_from_memory(&bytes)?, replaced)))
+    };
+    let path = graph.path.display();
+    match load() {
+        Ok(Some((session, replaced))) => {
+            tracing::debug!("{path}: own kernels: {replaced:?}");
+            Some((session, replaced))
+        }
+        Ok(None) => None,
+        Err(error) => {
+            tracing::warn!("{path}: our kernels cannot be used ({}), ONNX Runtime's are", plain(error.message()));
+            None
+        }
+    }
+}
+
+/// Returns `builder` for a graph in memory that has our operators, and whose weights may be in files beside `path`.
+fn with_weights_beside(builder: SessionBuilder, path: &Path) -> ort::Result<SessionBuilder> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder.to_string_lossy();
+    Ok(builder
+        .with_operators(operators()?)?
+        .with_config_entry("session.model_external_initializers_file_folder_path", folder)?)
 }
 
 /// Returns the providers of a GPU, best first. None of them may fail silently, and the settings are those that give the
@@ -275,8 +342,11 @@ mod tests {
 
     #[test]
     fn threads_are_a_matter_of_the_processor() {
-        assert_eq!(SessionOptions { device: Device::Cpu, threads: 3 }.thread_count(), 3);
+        assert_eq!(SessionOptions { threads: 3, ..SessionOptions::default() }.thread_count(), 3);
         assert!(SessionOptions::default().thread_count() >= 1);
-        assert_eq!(SessionOptions { device: Device::Cuda(0), threads: 8 }.thread_count(), 1);
+        assert_eq!(
+            SessionOptions { device: Device::Cuda(0), threads: 8, ..SessionOptions::default() }.thread_count(),
+            1
+        );
     }
 }

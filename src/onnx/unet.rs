@@ -30,6 +30,11 @@ pub struct OnnxUnet {
 }
 
 impl OnnxUnet {
+    /// Returns how many of which operators of our own the graph has, where it was loaded with any.
+    pub fn own_kernels(&self) -> &[(&'static str, usize)] {
+        self.graph.own_kernels()
+    }
+
     /// Loads the UNet of `spec`.
     ///
     /// # Errors

@@ -23,6 +23,11 @@ pub struct OnnxVaeDecoder {
 }
 
 impl OnnxVaeDecoder {
+    /// Returns how many of which operators of our own the graph has, where it was loaded with any.
+    pub fn own_kernels(&self) -> &[(&'static str, usize)] {
+        self.graph.own_kernels()
+    }
+
     /// Loads `vae`, a VAE decoder of `spec`.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use crossbeam_channel::bounded;
 use image::RgbImage;
 
 use super::catalogue::Catalogue;
+use super::clock::Timed;
 use super::first_metadata::FirstMetadata;
 use super::options::{Lanes, RunOptions};
 use super::prepare::Prepared;
@@ -92,18 +93,21 @@ impl<'a> Maker<'a> {
     ) -> Result<()> {
         let (prepared, options) = (self.prepared, self.options);
         let Networks { text_encoders, unet, vae_decoder, vae_decoder_fp32, vae_encoder } = &mut self.networks;
-        let mut vae = TilingDecoder::new(vae_decoder, &prepared.spec, options.vae_tiling)?;
+        let clock = &desk.tally.clock;
+        let (mut unet, mut vae_decoder) = (Timed { network: unet, clock }, Timed { network: vae_decoder, clock });
+        let mut encoders: Vec<_> = text_encoders.iter_mut().map(|network| Timed { network, clock }).collect();
+        let mut vae = TilingDecoder::new(&mut vae_decoder, &prepared.spec, options.vae_tiling)?;
         let fine_vae = vae_decoder_fp32.as_mut().map(|vae| TilingDecoder::new(vae, &prepared.spec, options.vae_tiling));
         let mut fine_vae = fine_vae.transpose()?;
         let (config, recipe) = (&prepared.scheduler_config, &prepared.spec.recipe);
         let plan = plan(tasks);
-        let embeddings = Embeddings::new(text_parts(text_encoders, prepared), recipe, options.job.prompts, &plan);
+        let embeddings = Embeddings::new(text_parts(&mut encoders, prepared), recipe, options.job.prompts, &plan);
         let vae_encoder = vae_encoder.as_mut().map(|encoder| encoder as &mut dyn VaeEncoder);
         let images = Images::new(recipe, vae_encoder, &read_image);
         let begin = |tasks: &[ImageTask]| desk.begin(tasks, alone);
         let engine = Engine {
             starter: Starter::new(embeddings, images, recipe, config, options.job.noise),
-            unet,
+            unet: &mut unet,
             vae: &mut vae,
             fine_vae: fine_vae.as_mut().map(|vae| vae as &mut dyn VaeDecoder),
             latents: &recipe.latents,
@@ -112,13 +116,13 @@ impl<'a> Maker<'a> {
             begin: &begin,
         };
         let Desk { folder, provenance, first_metadata, journal, stop, tally, writing, .. } = desk;
-        let format = options.image_format;
+        let (format, copies) = (options.image_format, &plan.copies);
         let written = std::thread::scope(|scope| {
             let (sender, outcomes) = bounded(OUTCOMES_WAITING);
             let broken = stop.breaker();
             let writer = scope.spawn(move || {
                 let mut writer =
-                    Writer { folder, provenance, first_metadata, format, journal, catalogue, spool, tally };
+                    Writer { folder, provenance, first_metadata, format, journal, catalogue, spool, copies, tally };
                 let written = writer.write_all(&outcomes);
                 broken.store(written.is_err(), Ordering::Release);
                 let busy = written?;
@@ -156,11 +160,12 @@ impl Desk<'_> {
 
 fn load(runtime: &Runtime, prepared: &Prepared, options: &RunOptions, with_images: bool) -> Result<Networks> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let session = SessionOptions { device: options.device, threads: options.threads.unwrap_or(cores) };
+    let session =
+        SessionOptions { kernels: options.kernels, device: options.device, threads: options.threads.unwrap_or(cores) };
     Networks::load(runtime, &prepared.spec, &session, with_images)
 }
 
-fn text_parts<'a>(encoders: &'a mut [OnnxTextEncoder], prepared: &'a Prepared) -> Vec<TextPart<'a>> {
+fn text_parts<'a>(encoders: &'a mut [Timed<'_, OnnxTextEncoder>], prepared: &'a Prepared) -> Vec<TextPart<'a>> {
     let pairs = encoders.iter_mut().zip(&prepared.tokenizers);
     pairs.map(|(encoder, tokenizer)| TextPart { encoder: encoder as &mut dyn TextEncoder, tokenizer }).collect()
 }

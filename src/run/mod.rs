@@ -5,6 +5,7 @@ mod audit;
 mod batch;
 mod catalogue;
 mod check;
+mod clock;
 mod crash;
 mod finished;
 mod first_metadata;
@@ -281,11 +282,13 @@ impl Run<'_> {
         let answers = batch::write(self.prepared, catalogue, folder)?;
         let contact_sheet = sheet::write(self.options, catalogue, tally.done.load(Ordering::Relaxed) > 0)?;
         stages.finish = finishing.elapsed().as_secs_f64();
+        stages.networks(&tally.clock.times());
         let mut summary = Summary {
             out: self.options.out.clone(),
             rows: self.prepared.manifest.rows,
             images,
             made: tally.done.load(Ordering::Relaxed),
+            copied: tally.copied.load(Ordering::Relaxed),
             skipped: made.saturating_sub(tally.done.load(Ordering::Relaxed)),
             failed,
             reasons: self.reasons(catalogue),

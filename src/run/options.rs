@@ -9,7 +9,7 @@ use super::sharding::Share;
 use crate::engine::PromptStyle;
 use crate::manifest;
 use crate::noise::NoiseKind;
-use crate::onnx::Device;
+use crate::onnx::{Device, Kernels};
 use crate::output::ImageFormat;
 use crate::output::layout::{Format, Layout};
 
@@ -82,6 +82,8 @@ pub struct RunOptions {
     pub ort_lib: Option<PathBuf>,
     /// When pictures are decoded in tiles.
     pub vae_tiling: VaeTiling,
+    /// Whose kernels compute on a processor.
+    pub kernels: Kernels,
     /// Where to write a contact sheet.
     pub contact_sheet: Option<PathBuf>,
     /// How images are kept.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
+use super::clock::Clock;
 use crate::engine::Counters;
 
 /// Counts of one run, written by the writer, read by whoever shows them.
@@ -18,8 +19,12 @@ pub struct Tally {
     pub done: AtomicU64,
     /// Images that could not be made.
     pub failed: AtomicU64,
+    /// Images that equal others, and were copied.
+    pub copied: AtomicU64,
     /// What the engine does.
     pub engine: Counters,
+    /// How long the networks take.
+    pub clock: Clock,
 }
 
 impl Tally {

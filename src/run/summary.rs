@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::clock::NetworkTimes;
+
 /// The result of a run.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Summary {
@@ -17,6 +19,8 @@ pub struct Summary {
     pub images: u64,
     /// Images made by this run.
     pub made: u64,
+    /// Of which equal to others in all that changes pixels, and copied.
+    pub copied: u64,
     /// Images that were there already.
     pub skipped: u64,
     /// Images that could not be made.
@@ -60,8 +64,26 @@ pub struct Stages {
     pub generate: f64,
     /// Of which encoding and writing, on a thread of its own.
     pub write: f64,
+    /// Of which in text encoders.
+    pub text_encoder: f64,
+    /// Of which in the UNet.
+    pub unet: f64,
+    /// Of which in the VAE's decoder, beside the UNet.
+    pub vae_decoder: f64,
+    /// Of which in no network: schedulers, guidance, copies, and waiting for the writer.
+    pub outside: f64,
     /// Metadata, failed rows, contact sheet.
     pub finish: f64,
+}
+
+impl Stages {
+    /// Takes over what the networks took.
+    pub fn networks(&mut self, times: &NetworkTimes) {
+        self.text_encoder = times.text_encoder.as_secs_f64();
+        self.unet = times.unet.as_secs_f64();
+        self.vae_decoder = times.vae_decoder.as_secs_f64();
+        self.outside = (self.generate - times.any.as_secs_f64()).max(0.0);
+    }
 }
 
 impl fmt::Display for Summary {
@@ -90,9 +112,15 @@ impl fmt::Display for Summary {
             write!(f, "\nreasons        {}", reasons.join(", "))?;
         }
         if self.made > 0 {
-            let Stages { prepare, load, generate, write: writing, finish } = self.stages;
+            let Stages { prepare, load, generate, write: writing, finish, .. } = self.stages;
             write!(f, "\ntime           {prepare:.1} s prepare, {load:.1} s load, {generate:.1} s make")?;
             write!(f, " (meanwhile {writing:.1} s write), {finish:.1} s finish")?;
+            let Stages { text_encoder, unet, vae_decoder, outside, .. } = self.stages;
+            write!(f, "\nnetworks       {text_encoder:.1} s text encoder, {unet:.1} s UNet, {vae_decoder:.1} s VAE")?;
+            write!(f, "; {outside:.1} s ({:.1} %) outside", 100.0 * outside / generate.max(1e-9))?;
+        }
+        if self.copied > 0 {
+            write!(f, "\ncopied         {} images that equal others in all that changes pixels", self.copied)?;
         }
         if self.suspect > 0 {
             write!(f, "\nto look at     {} pictures of one colour (status `suspect` in the metadata)", self.suspect)?;

@@ -3,6 +3,7 @@
 //! A group is encoded, its files made durable, and only then its records written and synced: a row that the journal
 //! calls done has its picture on disk, whatever happens in between.
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -43,6 +44,8 @@ pub struct Writer<'a> {
     pub catalogue: &'a mut Catalogue,
     /// Where pictures wait for their shards, in layouts whose files hold many.
     pub spool: Option<&'a mut Spool>,
+    /// Images that are copies of others, by the others' ordinals.
+    pub copies: &'a HashMap<u64, Vec<ImageTask>>,
     /// Counts for those who watch.
     pub tally: &'a Tally,
 }
@@ -63,10 +66,21 @@ impl Writer<'_> {
         while let Ok(first) = outcomes.recv() {
             let group = gather(first, outcomes);
             let started = Instant::now();
-            self.write_group(group)?;
+            self.write_group(self.with_copies(group))?;
             busy += started.elapsed().as_secs_f64();
         }
         Ok(busy)
+    }
+
+    /// Returns `outcomes`, and the same for the copies of their images.
+    fn with_copies(&self, outcomes: Vec<Outcome>) -> Vec<Outcome> {
+        let copies = |outcome: &Outcome| -> Vec<Outcome> {
+            let Some(tasks) = self.copies.get(&outcome.task().ordinal) else { return Vec::new() };
+            tasks.iter().map(|task| outcome.for_task(task.clone())).collect()
+        };
+        let copied: Vec<Outcome> = outcomes.iter().flat_map(copies).collect();
+        self.tally.copied.fetch_add(copied.len() as u64, Ordering::Relaxed);
+        outcomes.into_iter().chain(copied).collect()
     }
 
     fn write_group(&mut self, group: Vec<Outcome>) -> Result<()> {
