@@ -12,7 +12,6 @@ every second round they come in the opposite order. What is known is saved after
 """
 import argparse
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -85,7 +84,7 @@ class Bench:
         return CASES[name].small() if self.args.smoke else CASES[name]
 
     def folder(self, name):
-        return self.args.work / "out" / name
+        return self.args.work / ("smoke" if self.args.smoke else "out") / name
 
     def save(self):
         self.file.write_text(json.dumps(self.results, indent=1))
@@ -110,6 +109,7 @@ class Bench:
 
     def run_case(self, name, taken, number):
         names = [n for n in self.names if n.startswith("nightshift") or name not in OURS]
+        names = [n for n in names if number == 0 or (name, n) not in contestants.ONCE]
         for contestant in names if number % 2 == 0 else names[::-1]:
             took = contestants.run(self.known[contestant], self.case(name), self.folder(name), self.args.threads)
             taken[contestant] = took
@@ -136,7 +136,6 @@ class Bench:
         self.save()
 
     def all(self):
-        shutil.rmtree(self.args.work / "out", ignore_errors=True)
         for number in range(self.args.rounds):
             self.round(number)
         if "C1" in self.cases and "nightshift" in self.names:

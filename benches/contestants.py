@@ -12,9 +12,11 @@ ROOT = Path(__file__).resolve().parents[1]
 HERE = Path(__file__).resolve().parent
 # Pictures that a pipeline takes at once, where more than one pays; see NOTES.md.
 BATCH = {
-    "diffusers": {"C6": 50},
-    "optimum": {"C6": 50},
+    "diffusers": {"C1": 4, "C2": 4, "C4": 4, "C6": 8},
+    "optimum": {"C1": 4, "C2": 4, "C4": 4, "C6": 50},
 }
+# Cases that take a contestant so long that it does them in the first round alone.
+ONCE = {("C2", "sdcpp"), ("C4", "sdcpp")}
 
 
 @dataclass(frozen=True)
@@ -77,24 +79,26 @@ class Script:
         return {path.stem: path for path in out.glob("*.png")}
 
 
+def pipelines(models, python, optimum_python):
+    """The contestants with diffusers' interface, by name."""
+    torch_models = {"sd15": models / "sd15/diffusers", "tiny": models / "tiny/diffusers"}
+    graphs = {"sd15": models / "sd15/onnx", "tiny": ROOT / "onnx/tiny-shapes"}
+    with_torch = lambda name, **options: Script(name, python, "run_diffusers.py", torch_models, BATCH["diffusers"], options)
+    return {contestant.name: contestant for contestant in (
+        with_torch("diffusers", channels_last=True),
+        with_torch("diffusers nchw"),
+        with_torch("diffusers compiled", channels_last=True, compile=True),
+        Script("optimum", optimum_python, "run_optimum.py", graphs, BATCH["optimum"]))}
+
+
 def everyone(args):
     """All contestants by name; `args` are those of bench.py."""
-    models = args.work
-    diffusers = {"sd15": models / "sd15/diffusers", "tiny": models / "tiny/diffusers"}
-    onnx = {"sd15": models / "sd15/onnx", "tiny": ROOT / "onnx/tiny-shapes"}
-    checkpoint = {"sd15": models / "sd15/sd15.safetensors"}
-    torch_with = lambda name, **options: Script(
-        name, args.python, "run_diffusers.py", diffusers, BATCH["diffusers"], options)
-    listed = [
-        Nightshift("nightshift", args.binary, models),
-        *(Nightshift(f"nightshift {name}", args.binary, models, tuple(shlex.split(flags))) for name, flags in args.variant),
-        torch_with("diffusers", channels_last=True),
-        torch_with("diffusers nchw"),
-        torch_with("diffusers compiled", channels_last=True, compile=True),
-        Script("optimum", args.optimum_python, "run_optimum.py", onnx, BATCH["optimum"]),
-        Script("sdcpp", args.sdcpp_python, "run_sdcpp.py", checkpoint, options={}),
-    ]
-    return {contestant.name: contestant for contestant in listed}
+    checkpoint = {"sd15": args.work / "sd15/sd15.safetensors"}
+    ours = [Nightshift("nightshift", args.binary, args.work)]
+    ours += [Nightshift(f"nightshift {name}", args.binary, args.work, tuple(shlex.split(flags))) for name, flags in args.variant]
+    others = pipelines(args.work, args.python, args.optimum_python)
+    sdcpp = Script("sdcpp", args.sdcpp_python, "run_sdcpp.py", checkpoint)
+    return {**{contestant.name: contestant for contestant in ours}, **others, "sdcpp": sdcpp}
 
 
 def run(contestant, case, folder, threads):

@@ -1,8 +1,12 @@
 """A contestant as a process: how long it took from start to end and how much memory it had at most."""
+import json
 import os
 import subprocess
-import time
+import sys
 from dataclasses import dataclass
+from pathlib import Path
+
+LAUNCH = Path(__file__).with_name("launch.py")
 
 
 class Failed(Exception):
@@ -11,23 +15,20 @@ class Failed(Exception):
 
 @dataclass
 class Ran:
-    """What became of a process."""
+    """What became of a process. The peak is that of the largest process of its tree; each contestant is one process."""
     output: str
     wall: float
     peak_mb: float
 
 
 def run(command, log, env=None):
-    """Runs `command` to its end; its errors go to the file `log`. The peak is that of the largest process of its tree
-    (the kernel's `ru_maxrss`); each contestant is one process."""
+    """Runs `command` to its end; its errors go to the file `log`."""
+    report = log.with_suffix(".took")
     with open(log, "wb") as errors:
-        began = time.time()
-        environment = {**os.environ, **(env or {}), "BENCH_STARTED": repr(began)}
-        child = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, stderr=errors, env=environment)
-        output = child.stdout.read().decode()
-        _, status, usage = os.wait4(child.pid, 0)
-        wall = time.time() - began
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode != 0:
-        raise Failed(f"exit code {child.returncode}; see {log}")
-    return Ran(output, wall, usage.ru_maxrss / 1024)
+        launcher = [sys.executable, "-I", "-S", LAUNCH, report, *command]
+        output = subprocess.run([str(part) for part in launcher], stdout=subprocess.PIPE, stderr=errors, check=True,
+                                env={**os.environ, **(env or {})}).stdout.decode()
+    took = json.loads(report.read_text())
+    if took["code"] != 0:
+        raise Failed(f"exit code {took['code']}; see {log}")
+    return Ran(output, took["wall"], took["peak_mb"])

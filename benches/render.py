@@ -152,7 +152,7 @@ def case_table(results, name):
     head = ("contestant", "steady, s", "pictures an hour", "load, s", "whole, s", "peak, MB", "nightshift is … times as fast",
             "least PSNR against diffusers", "batch")
     contrast = agreement.get("contrast")
-    seen = f" Contrast of diffusers' pictures: {contrast:.0f} of 255 or more.\n" if contrast else ""
+    seen = f"\nContrast of diffusers' pictures (standard deviation): at least {contrast:.0f} of 255.\n" if contrast else ""
     return f"## {name}: {case.what}\n\n{table(head, lines)}{seen}"
 
 

