@@ -9,8 +9,14 @@ CARGO_FLAGS := --release --locked
 CLIENTS := $(TARGET_DIR)/clients-venv
 # Such as `--moments 7 --seed 1`.
 CLIENTS_FLAGS ?=
+# The benchmark's models, pictures and results, and the programs that it measures, each in an environment of its own.
+BENCH := $(TARGET_DIR)/bench
+# A Python that already has what benches/requirements.txt lists may stand for the first.
+BENCH_PYTHON ?= $(BENCH)-venv/bin/python
+# Such as `--cases C1,C2 --rounds 3`, or `--smoke`.
+BENCH_FLAGS ?=
 
-.PHONY: help setup build demo test check fmt clippy doc bench bench-pool torture clean-demo clients test-clients
+.PHONY: help setup build demo test check fmt clippy doc bench bench-others bench-contestants bench-pool torture clean-demo clients test-clients
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -45,7 +51,35 @@ torture: setup ## the tests of crashes, kills and full disks in their full numbe
 	@TORTURE=1 cargo test $(CARGO_FLAGS) --test kills --test faulty_disk --test edits --test poison --test verify --test millions \
 	    -- --test-threads 1 --nocapture
 
-bench: bench-pool ## all benchmarks
+bench: bench-others bench-pool ## all benchmarks; benches/RESULTS.md (about an hour and 25 GB, a quiet machine)
+
+bench-others: setup build bench-contestants $(BENCH)/sd15/made ## nightshift beside diffusers, optimum-onnx and stable-diffusion.cpp
+	@cargo bench --locked --bench encode --no-run
+	@$(BENCH_PYTHON) benches/bench.py --work $(BENCH) --binary $(NIGHTSHIFT) \
+	    --optimum-python $(BENCH)-optimum-venv/bin/python --sdcpp-python $(BENCH)-sdcpp-venv/bin/python $(BENCH_FLAGS)
+
+# One that cannot be installed is left out of the comparison; the report says so.
+bench-contestants: $(if $(filter $(BENCH)-venv/bin/python,$(BENCH_PYTHON)),$(BENCH)-venv/installed)
+	@$(MAKE) --no-print-directory $(BENCH)-optimum-venv/installed || echo "optimum-onnx cannot be installed here, left out"
+	@$(MAKE) --no-print-directory $(BENCH)-sdcpp-venv/installed || echo "stable-diffusion.cpp cannot be built here, left out"
+
+$(BENCH)-venv/installed: benches/requirements.txt onnx/requirements.txt
+$(BENCH)-optimum-venv/installed: benches/requirements-optimum.txt
+$(BENCH)-sdcpp-venv/installed: benches/requirements-sdcpp.txt
+
+$(BENCH)-%/installed:
+	@rm -rf $(@D)
+	@$(PYTHON) -m venv $(@D)
+	@CMAKE_ARGS=-DGGML_NATIVE=ON $(@D)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+$(BENCH)/vocabulary/installed: benches/requirements-vocabulary.txt | bench-contestants
+	@rm -rf $(@D)
+	@$(BENCH_PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --target $(@D) --requirement $<
+	@touch $@
+
+$(BENCH)/sd15/made: benches/make_sd15.py benches/ldm_names.py | $(BENCH)/vocabulary/installed
+	@$(BENCH_PYTHON) benches/make_sd15.py $(BENCH)
 
 bench-pool: setup ## the lane pool against fixed batches of the same rows, as ratios
 	@cargo bench --locked --bench pool
