@@ -8,12 +8,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ndarray::{Array, Array2, Array3, Array4, Axis, Dimension, array, concatenate};
+use ndarray::{Array, Array2, Array3, Array4, Axis, Dimension, array, concatenate, s};
 use nightshift::engine::{Encoded, TextEncoder, TimestepInput, Unet, UnetInputs, VaeDecoder};
 use nightshift::error::Error;
-use nightshift::model::{Dtype, Family, Inspection, ModelSpec, TimestepShape};
+use nightshift::model::{Dtype, Family, Inspection, ModelSpec, TextPart, TimestepShape};
 use nightshift::onnx::{Networks, Runtime, SessionOptions};
 use nightshift::prompt::PromptTokenizer;
+use nightshift::recipe::HiddenUse;
 use serde_json::Value;
 use support::{copy, fixtures, ramp, runtime};
 
@@ -32,12 +33,16 @@ impl Dialect {
             fs::copy(from.join("tokenizer.json"), dir.join("tokenizer.json")).unwrap();
             return dialect;
         }
-        copy(&from.join("tiny/scheduler"), &dir.join("scheduler"));
-        copy(&from.join("tiny/tokenizer"), &dir.join("tokenizer"));
-        match name {
-            "amd-flux" => copy(&from.join("../golden/t5"), &dir.join("tokenizer_2")),
-            name if name.contains("sdxl") => copy(&from.join("tiny/tokenizer"), &dir.join("tokenizer_2")),
-            _ => {}
+        let (clip, t5) = (from.join("tiny/tokenizer"), from.join("../golden/t5"));
+        let (scheduler, tokenizers) = match name {
+            name if name.contains("flux") => ("../golden/families/flux/model/scheduler", vec![clip, t5]),
+            name if name.contains("sd3") => ("../golden/families/sd3/model/scheduler", vec![clip.clone(), clip, t5]),
+            name if name.contains("sdxl") => ("tiny/scheduler", vec![clip.clone(), clip]),
+            _ => ("tiny/scheduler", vec![clip]),
+        };
+        copy(&from.join(scheduler), &dir.join("scheduler"));
+        for (tokenizer, to) in tokenizers.iter().zip(["tokenizer", "tokenizer_2", "tokenizer_3"]) {
+            copy(tokenizer, &dir.join(to));
         }
         dialect
     }
@@ -60,7 +65,7 @@ impl Dialect {
     }
 }
 
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 18] = [
     "optimum-1.6",
     "optimum-1.23",
     "optimum-1.24",
@@ -74,12 +79,17 @@ const NAMES: [&str; 13] = [
     "nvidia-demo",
     "amd-flux",
     "pyke",
+    "olive-flux",
+    "nvidia-flux",
+    "optimum-sd3",
+    "nvidia-sd3",
+    "nvidia-sd35",
 ];
 
 // Reading.
 
 /// What `inspect` must say of a dialect: who made it, and every note that it must have.
-const SAID: [(&str, &str, &[&str]); 13] = [
+const SAID: [(&str, &str, &[&str]); 18] = [
     ("optimum-1.6", "optimum up to 1.23", &["timestep is an integer", "no VAE encoder"]),
     ("optimum-1.23", "optimum up to 1.23", &["images at different steps share a call", "timestep is an integer"]),
     ("optimum-1.24", "optimum from 1.24 on", &["`onnx/widen_timestep.py` lifts that"]),
@@ -109,6 +119,23 @@ const SAID: [(&str, &str, &[&str]); 13] = [
             "PNDM and the betas of Stable Diffusion 1",
             "no model_index.json",
         ],
+    ),
+    ("olive-flux", "Olive", &["one lane an image"]),
+    ("nvidia-flux", "demo of NVIDIA TensorRT", &["one lane an image", "draws noise of its own", "no model_index.json"]),
+    ("optimum-sd3", "optimum's layout", &["`clip_skip` up to 1"]),
+    (
+        "nvidia-sd3",
+        "demo of NVIDIA TensorRT",
+        &[
+            "takes `sigma` and gives denoised latents",
+            "scaling_factor 1.5305, shift_factor 0.0609",
+            "`clip_skip` cannot",
+        ],
+    ),
+    (
+        "nvidia-sd35",
+        "demo of NVIDIA TensorRT",
+        &["`block_controlnet_hidden_states` float32 [3, 2B, latent_dim, 24]: fed zeros"],
     ),
 ];
 
@@ -140,7 +167,8 @@ fn families_and_weights_are_found_in_every_layout() {
         let dialect = Dialect::new(name);
         let spec = dialect.spec();
         let family = match name {
-            "amd-flux" => Family::Flux,
+            name if name.contains("flux") => Family::Flux,
+            name if name.contains("sd3") => Family::StableDiffusion3,
             name if name.contains("sdxl") => Family::StableDiffusionXl,
             _ => Family::StableDiffusion,
         };
@@ -207,20 +235,38 @@ fn a_schedule_is_only_assumed_where_the_layout_has_none() {
 
 // Running.
 
-fn encode(networks: &mut Networks) -> Vec<Encoded> {
+fn encode(spec: &ModelSpec, networks: &mut Networks) -> Vec<Encoded> {
     let ids = Array2::from_shape_fn((2, 77), |(text, i)| ((text * 77 + i) * 37 % 101) as i64);
-    networks.text_encoders.iter_mut().map(|encoder| encoder.encode(ids.view(), 0).unwrap()).collect()
+    let encoders = networks.text_encoders.iter_mut().zip(&spec.texts);
+    let ids = |text: &TextPart| ids.slice(s![.., ..text.model_max_length.min(77)]);
+    encoders.map(|(encoder, text)| encoder.encode(ids(text), 0).unwrap()).collect()
+}
+
+/// What the texts' encoders gave, joined as the family wants it: beside each other, T5 of SD3 below, narrow ones filled up.
+fn join(spec: &ModelSpec, texts: &[Encoded]) -> (Array3<f32>, Option<Array2<f32>>) {
+    let of = |hidden: HiddenUse| {
+        let encoded = texts.iter().zip(&spec.recipe.texts).filter(move |(_, role)| role.hidden == hidden);
+        encoded.filter_map(|(text, _)| text.hidden_states.as_ref()).map(|states| states.view()).collect::<Vec<_>>()
+    };
+    let beside = concatenate(Axis(2), &of(HiddenUse::Features)).unwrap();
+    let absent = spec.recipe.absent_sequence.map(|(tokens, width)| Array3::zeros((2, tokens, width)));
+    let states = of(HiddenUse::Sequence).into_iter().chain(absent.as_ref().map(|absent| absent.view())).next();
+    let states = states.map_or(beside.clone(), |below| {
+        let mut all = Array3::zeros((2, beside.dim().1 + below.dim().1, below.dim().2));
+        all.slice_mut(s![.., ..beside.dim().1, ..beside.dim().2]).assign(&beside);
+        all.slice_mut(s![.., beside.dim().1.., ..]).assign(&below);
+        all
+    });
+    let pooled: Vec<_> = texts.iter().filter_map(|text| text.pooled.as_ref()).map(|pooled| pooled.view()).collect();
+    (states, (!pooled.is_empty()).then(|| concatenate(Axis(1), &pooled).unwrap()))
 }
 
 /// Texts, prediction and pixels of a folder, the one made of the other.
 fn picture(spec: &ModelSpec, runtime: &Runtime) -> (Array3<f32>, Array4<f32>, Array4<f32>) {
     let options = SessionOptions { threads: 2, ..SessionOptions::default() };
     let mut networks = Networks::load(runtime, spec, &options, false).unwrap();
-    let texts = encode(&mut networks);
-    let states: Vec<_> =
-        texts.iter().filter_map(|text| text.hidden_states.as_ref()).map(|states| states.view()).collect();
-    let states = concatenate(Axis(2), &states).unwrap();
-    let pooled = texts.iter().find_map(|text| text.pooled.as_ref());
+    let texts = encode(spec, &mut networks);
+    let (states, pooled) = join(spec, &texts);
     let sizes = array![[64.0, 64.0, 0.0, 0.0, 64.0, 64.0], [64.0, 64.0, 0.0, 8.0, 64.0, 64.0]];
     let timesteps = match networks.unet.timestep_input() {
         TimestepInput::PerLane => [999.0, 250.0],
@@ -231,7 +277,7 @@ fn picture(spec: &ModelSpec, runtime: &Runtime) -> (Array3<f32>, Array4<f32>, Ar
         sample: sample.view(),
         timesteps: &timesteps,
         encoder_hidden_states: states.view(),
-        pooled: pooled.map(|pooled| pooled.view()),
+        pooled: pooled.as_ref().map(|pooled| pooled.view()),
         time_ids: spec.unet.time_ids.as_ref().map(|_| sizes.view()),
         guidance_scales: &[3.5, 3.5],
     };
@@ -272,6 +318,9 @@ fn every_dialect_computes_what_pythons_onnxruntime_computes() {
         assert_expected(&expected, (name, "text"), &states, tolerance);
         assert_expected(&expected, (name, "unet"), &prediction, tolerance);
         assert_expected(&expected, (name, "vae"), &pixels, tolerance);
+        if spec.family == Family::StableDiffusion3 {
+            continue; // Each takes other texts, or computes the velocity otherwise.
+        }
         let shared = spec.unet.timestep_shape != TimestepShape::PerLane;
         let kind = (format!("{:?}", spec.family), spec.unet.sample.dtype, shared);
         let (other, bits) = first.entry(kind).or_insert_with(|| (name, pixels.clone()));
@@ -279,7 +328,44 @@ fn every_dialect_computes_what_pythons_onnxruntime_computes() {
     }
 }
 
-/// Not one of the thirteen folders is refused by `nightshift inspect`, and its words have no empty brackets.
+/// NVIDIA's SD3 answers with denoised latents, optimum's with a velocity, and the texts have other lengths: the pictures are the
+/// same, also with schedulers that look at several answers, at noise levels of one's own, and over strengths.
+#[test]
+fn a_denoiser_makes_the_pictures_of_the_same_weights_that_give_a_velocity() {
+    let rows = "id,prompt,seed,steps,guidance_scale,scheduler\n\
+                a,a cat,1,8,5,\nb,a dog,2,20,1,flow_heun\nc,a hat,3,1,7,\nd,a cup,4,9,3,DPM++ 2M\ne,a fan,5,4,1,UniPC\n";
+    let made = ["nvidia-sd3", "optimum-sd3"].map(|name| {
+        let dialect = Dialect::new(name);
+        let csv = dialect.folder.path().join("rows.csv");
+        fs::write(&csv, rows).unwrap();
+        let out = dialect.folder.path().join("out");
+        let mut command = support::nightshift();
+        command.arg("run").arg(csv).arg("--model").arg(dialect.dir()).arg("--out").arg(&out).args(["--lanes", "3"]);
+        let output = command.args(["--width", "64", "--height", "64"]).output().unwrap();
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        ["a", "b", "c", "d", "e"].map(|id| support::open_picture(&out.join(format!("images/00000/{id}.png"))))
+    });
+    for (denoised, velocity) in made[0].iter().zip(&made[1]) {
+        let (most, count) = support::difference(denoised, velocity);
+        assert!(most <= 1 && count < 200, "{most} of 255, {count} of 12288 values");
+    }
+    assert!(made[0].iter().zip(&made[0][1..]).all(|(a, b)| a != b), "five different pictures");
+}
+
+#[test]
+fn every_dialect_of_a_transformer_makes_pictures() {
+    let made = ["amd-flux", "olive-flux", "nvidia-flux", "nvidia-sd35"].map(|name| {
+        let dialect = Dialect::new(name);
+        let out = dialect.folder.path().join("out");
+        let (pictures, _) = run(&dialect, &out, 3, "2");
+        assert_eq!(pictures.len(), 3, "{name}");
+        ["000000000", "000000001", "000000002"]
+            .map(|id| support::open_picture(&out.join(format!("images/00000/{id}.png"))))
+    });
+    assert!(made[0] == made[1], "the same weights in AMD's and Olive's names");
+}
+
+/// Not one of the folders is refused by `nightshift inspect`, and its words have no empty brackets.
 #[test]
 fn inspection_reads_well() {
     for name in NAMES {

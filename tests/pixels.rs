@@ -6,12 +6,13 @@ use std::fs;
 use std::path::Path;
 
 use image::RgbImage;
-use nightshift::pixels::{masked, nearest, preprocess_image, preprocess_mask, read_rgb, resize_lanczos};
+use nightshift::pixels::{masked, nearest, picture_size, preprocess_image, preprocess_mask, read_rgb, resize_lanczos};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
 struct Goldens {
     modes: Vec<Mode>,
+    jpegs: Vec<Jpeg>,
     resized: Vec<Resized>,
     /// The pixels of `noise.png` at 4 × 6.
     small: String,
@@ -23,6 +24,13 @@ struct Mode {
     name: String,
     size: (u32, u32),
     pixels: String,
+}
+
+#[derive(Deserialize)]
+struct Jpeg {
+    name: String,
+    size: (u32, u32),
+    crc: u32,
 }
 
 #[derive(Deserialize)]
@@ -71,6 +79,21 @@ fn every_kind_of_png_is_read_as_pillow_reads_it() {
         let ours = picture(&format!("modes/{}.png", mode.name));
         assert_eq!(ours.dimensions(), mode.size, "{}", mode.name);
         assert_eq!(hex(&ours), mode.pixels, "{}", mode.name);
+    }
+}
+
+#[test]
+fn every_kind_of_jpeg_is_read_as_pillow_reads_it() {
+    let jpegs = goldens().jpegs;
+    assert!(jpegs.len() > 20);
+    for Jpeg { name, size, crc } in jpegs {
+        let bytes = golden(&format!("jpegs/{name}.jpg"));
+        let ours = picture(&format!("jpegs/{name}.jpg"));
+        assert_eq!(ours.dimensions(), size, "{name}");
+        assert_eq!(picture_size(&bytes).expect("a picture"), size, "{name}");
+        assert_eq!(crc32fast::hash(ours.as_raw()), crc, "{name}");
+        // Half a file is an error for Pillow too, never half a picture.
+        assert_eq!(read_rgb(&bytes[..bytes.len() / 2]).expect_err("half a file").code(), "bad_image", "{name}");
     }
 }
 

@@ -49,13 +49,16 @@ pub struct Embeddings<'a> {
     /// Uses still to come of each text.
     uses: HashMap<Texts<'a>, u64>,
     cache: HashMap<Texts<'a>, Arc<TextEmbeds>>,
+    /// How many chunks each text takes, by the number of its encoder, where long ones are cut into chunks.
+    counts: HashMap<(usize, &'a str), usize>,
 }
 
 impl<'a> Embeddings<'a> {
     /// Returns an empty cache that knows from `plan` how often each text will be asked for. `parts` are the model's text
     /// encoders, as many as `recipe` has roles for.
     pub fn new(parts: Vec<TextPart<'a>>, recipe: &'a Recipe, style: PromptStyle, plan: &'a Plan) -> Self {
-        let mut embeddings = Embeddings { parts, recipe, style, uses: HashMap::new(), cache: HashMap::new() };
+        let (uses, cache, counts) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let mut embeddings = Embeddings { parts, recipe, style, uses, cache, counts };
         for task in plan.buckets.iter().flat_map(|bucket| &bucket.tasks) {
             let (prompt, negative) = embeddings.needed(task);
             for texts in std::iter::once(prompt).chain(negative) {
@@ -71,10 +74,12 @@ impl<'a> Embeddings<'a> {
     /// Tokenizing or encoding fails for the batch; [`Embeddings::of`] then finds out whose text it is.
     pub fn prepare(&mut self, tasks: &'a [ImageTask]) -> Result<()> {
         let mut missing: Vec<Texts<'a>> = Vec::new();
-        let needed = tasks.iter().map(|task| self.needed(task));
-        for texts in needed.flat_map(|(prompt, negative)| std::iter::once(prompt).chain(negative)) {
-            if !self.cache.contains_key(&texts) && !missing.contains(&texts) {
-                missing.push(texts);
+        for task in tasks {
+            let (prompt, negative) = self.needed(task);
+            for texts in std::iter::once(prompt).chain(negative) {
+                if !self.cache.contains_key(&texts) && !missing.contains(&texts) {
+                    missing.push(texts);
+                }
             }
         }
         // One call has one layer.
@@ -100,7 +105,7 @@ impl<'a> Embeddings<'a> {
 
     /// Returns what an image needs encoded: its prompt, and its negative prompt unless guidance is off or zeros stand for
     /// it. Both have as many chunks, since guidance compares them.
-    fn needed(&self, task: &'a ImageTask) -> (Texts<'a>, Option<Texts<'a>>) {
+    fn needed(&mut self, task: &'a ImageTask) -> (Texts<'a>, Option<Texts<'a>>) {
         let mut prompt = prompt_texts(self.recipe, task);
         let guided = task.job.do_classifier_free_guidance();
         let mut negative = guided.then(|| negative_texts(self.recipe, task)).flatten();
@@ -111,13 +116,17 @@ impl<'a> Embeddings<'a> {
     }
 
     /// Returns how many chunks the longest of the texts takes. One that cannot be read fails when it is encoded.
-    fn chunk_count(&self, texts: &Texts<'a>) -> usize {
-        if self.style.long != LongPrompt::Chunk {
+    fn chunk_count(&mut self, texts: &Texts<'a>) -> usize {
+        let Embeddings { parts, style, counts, .. } = self;
+        if style.long != LongPrompt::Chunk {
             return 1;
         }
-        let pairs = self.parts.iter().zip(&texts.texts);
-        let counts = pairs.filter_map(|(part, text)| Some(part.chunks(text, self.style).ok()?.ids.len()));
-        counts.max().unwrap_or(1)
+        let pairs = parts.iter().zip(&texts.texts).enumerate();
+        let counted = pairs.map(|(number, (part, text))| {
+            let count = || part.chunks(text, *style).map_or(1, |chunks| chunks.ids.len());
+            *counts.entry((number, text)).or_insert_with(count)
+        });
+        counted.max().unwrap_or(1)
     }
 
     fn take(&mut self, texts: Texts<'a>) -> Result<Arc<TextEmbeds>> {

@@ -1,6 +1,7 @@
 //! CSV and TSV: a header, and rows of cells with a delimiter between them.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::columns::Field;
@@ -31,6 +32,8 @@ pub(super) fn read(reading: &mut Reading, text: &[u8], format: Format, path: &Pa
     let table = Delimited { table: table(reading, &records.current(), path, dialect.style)?, style: dialect.style };
     let header = &table.table.header;
     reading.begin(path, header.position(Field::Id).map(|at| header.titles[at].clone()));
+    let columns = [Field::Image, Field::MaskImage].into_iter().filter_map(|field| header.position(field)).collect();
+    foresee_pictures(reading, Records::new(text, dialect.start, dialect.style), columns, path);
     let mut unfinished = records.current().unfinished;
     while records.advance() {
         let record = records.current();
@@ -39,6 +42,18 @@ pub(super) fn read(reading: &mut Reading, text: &[u8], format: Format, path: &Pa
     }
     reading.end(path, unfinished);
     Ok(())
+}
+
+/// Reads the pictures that stand in these `columns` of `records`.
+fn foresee_pictures(reading: &mut Reading, mut records: Records, columns: Vec<usize>, path: &Path) {
+    let mut cells = BTreeSet::new();
+    let has_rows = !columns.is_empty() && records.advance();
+    while has_rows && records.advance() {
+        let record = records.current();
+        let named = columns.iter().filter_map(|at| std::str::from_utf8(record.cells.get(*at)?).ok());
+        cells.extend(named.map(str::trim).filter(|cell| !cell.is_empty()).map(str::to_string));
+    }
+    reading.foresee(cells.iter().map(String::as_str), path);
 }
 
 /// Reads the header, and finds a place for its columns among those of the files before.

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
+
 use super::numbers::Problem;
 use super::shown::shown;
 use crate::job::ImageInput;
@@ -36,14 +38,41 @@ pub(super) struct Pictures(HashMap<PathBuf, Result<ImageInput, Problem>>);
 impl Pictures {
     /// Returns the picture that `cell` names, a path relative to the folder of the manifest at `manifest`.
     pub(super) fn read(&mut self, cell: &str, manifest: &Path) -> Result<ImageInput, Problem> {
-        let path = manifest.parent().unwrap_or(Path::new("")).join(cell);
+        let path = full_path(cell, manifest);
         self.0.entry(path.clone()).or_insert_with(|| read(cell, path)).clone()
     }
+
+    /// Reads the pictures that rows will name, on all cores: one after the other, reading and hashing them would be most of a
+    /// start. What is wrong with one is told by the row that names it.
+    pub(super) fn foresee<'c>(&mut self, cells: impl Iterator<Item = &'c str>, manifest: &Path) {
+        let named: HashMap<PathBuf, &str> = cells.map(|cell| (full_path(cell, manifest), cell)).collect();
+        let new = named.into_par_iter().filter(|(path, _)| !self.0.contains_key(path));
+        let found: Vec<_> = new.map(|(path, cell)| (path.clone(), read(cell, path))).collect();
+        self.0.extend(found);
+    }
+}
+
+fn full_path(cell: &str, manifest: &Path) -> PathBuf {
+    manifest.parent().unwrap_or(Path::new("")).join(cell)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pictures_that_were_foreseen_are_those_that_are_read() {
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pixels/rows.csv");
+        let cells = ["noise.png", "jpegs/turned.jpg", "cases.json", "no.png", "noise.png"];
+        let (mut foreseen, mut read) = (Pictures::default(), Pictures::default());
+        foreseen.foresee(cells.into_iter(), &manifest);
+        assert_eq!(foreseen.0.len(), 4);
+        for cell in cells {
+            assert_eq!(foreseen.read(cell, &manifest).ok(), read.read(cell, &manifest).ok(), "{cell}");
+        }
+        assert_eq!(foreseen.read("jpegs/turned.jpg", &manifest).map(|image| image.size).ok(), Some((29, 43)));
+        assert!(foreseen.read("no.png", &manifest).is_err() && foreseen.0.len() == 4);
+    }
 
     #[test]
     fn sizes_are_rounded_down_to_what_the_model_takes() {

@@ -1,6 +1,7 @@
 //! The cells of one row → a job.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::Rules;
@@ -88,6 +89,11 @@ impl<'r> RowReader<'r> {
             rare: None,
             pictures: Pictures::default(),
         }
+    }
+
+    /// Reads the pictures that rows of the manifest at `manifest` will name in these cells.
+    pub fn foresee<'c>(&mut self, cells: impl Iterator<Item = &'c str>, manifest: &Path) {
+        self.pictures.foresee(cells, manifest);
     }
 
     /// Returns the job of `row`, or everything that is wrong with its cells.

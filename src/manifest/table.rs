@@ -151,6 +151,11 @@ impl<'r> Reading<'r> {
         }))
     }
 
+    /// Reads the pictures that rows of the manifest at `path` will name in these cells.
+    pub fn foresee<'c>(&mut self, cells: impl Iterator<Item = &'c str>, path: &Path) {
+        self.reader.foresee(cells, path);
+    }
+
     /// Adds a row of texts to the jobs, or, with what is wrong with it, to the errors.
     pub fn row(&mut self, table: &Table, cells: &[&str], line: u64, problems: Vec<RowProblem>) -> Result<()> {
         let place = self.place(table.path, line);

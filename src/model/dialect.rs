@@ -15,6 +15,7 @@ pub(super) fn dialect(spec: &ModelSpec) -> &'static str {
         _ if spec.dir.join(PYKE_FILE).is_file() => "pyke Diffusers (graphs side by side)",
         _ if unet.out_sample.name == "latent" => demo(spec),
         _ if olive(&unet.sample) => "Olive",
+        _ if transformer && unet.out_sample.name == "out_sample" => "Olive (component configs)",
         _ if transformer && is_in(spec, "unet") => "AMD's layout (the transformer is in `unet`)",
         _ if transformer => "optimum's layout",
         TimestepShape::Scalar => "optimum from 1.24 on (timestep is a scalar)",

@@ -31,7 +31,7 @@ impl Family {
         }
         Ok(if unet.takes(&["img_ids"]) {
             Family::Flux
-        } else if unet.takes(&["pooled_projections"]) {
+        } else if unet.takes(&["pooled_projections", "c_crossattn"]) {
             Family::StableDiffusion3
         } else if unet.takes(&["time_ids"]) {
             Family::StableDiffusionXl
@@ -87,6 +87,8 @@ mod tests {
         let flux = ["hidden_states", "pooled_projections", "img_ids"];
         assert_eq!(family(None, &flux).expect("supported"), Family::Flux);
         assert_eq!(family(None, &flux[..2]).expect("supported"), Family::StableDiffusion3);
+        let nvidia = ["sample", "sigma", "c_crossattn", "y"];
+        assert_eq!(family(None, &nvidia).expect("supported"), Family::StableDiffusion3);
         let xl = family(Some("StableDiffusionPipeline"), &["sample", "time_ids"]).expect("supported");
         assert_eq!(xl, Family::StableDiffusionXl, "the graph beats the class");
     }

@@ -10,7 +10,7 @@ use super::family::Family;
 use super::graph_file::GraphFile;
 use super::signature::{Dtype, Signature};
 use super::spec::ModelSpec;
-use super::unet_graph::TimestepShape;
+use super::unet_graph::{TimestepShape, UnetGraph};
 use crate::recipe::{GuidanceStyle, ImageChannels, Recipe};
 
 /// What a model folder is and what follows from it.
@@ -109,10 +109,13 @@ fn notes(spec: &ModelSpec) -> Vec<String> {
         }
         TimestepShape::One => "timestep [1]: only images at the same step share a call".to_string(),
     }];
+    notes.extend(denoiser_notes(&spec.unet));
     if spec.unet.timestep.dtype.is_int() {
         notes.push("timestep is an integer: fractional timesteps (Karras sigmas and others) are rounded".into());
     }
-    if spec.unet.timestep.dtype == Dtype::Float16 {
+    if spec.unet.timestep.dtype == Dtype::Float16 && spec.unet.denoises {
+        notes.push("sigma is float16: noise levels have three digits".into());
+    } else if spec.unet.timestep.dtype == Dtype::Float16 {
         notes.push("timestep is float16: whole numbers up to 2048 are exact, fractional timesteps lose digits".into());
     }
     if let Some(lanes) = spec.fixed_lanes {
@@ -133,6 +136,19 @@ fn notes(spec: &ModelSpec) -> Vec<String> {
                 "{path} holds com.microsoft operators: it was optimized for one device and may not run on others"
             ));
         }
+    }
+    notes
+}
+
+/// What follows from inputs and outputs that are not a timestep and a prediction.
+fn denoiser_notes(unet: &UnetGraph) -> Vec<String> {
+    let mut notes = Vec::new();
+    if unet.denoises {
+        let what = "takes `sigma` and gives denoised latents: fed timestep / 1000, and turned into the velocity";
+        notes.push(format!("the transformer {what} that schedulers of flow matching expect"));
+    }
+    if let Some(control) = &unet.control {
+        notes.push(format!("{control}: fed zeros, as there is no ControlNet"));
     }
     notes
 }

@@ -26,10 +26,11 @@ impl Part {
     /// The names of its folder, the usual one first. A demo's folder has a dot and more after its name.
     fn folders(self) -> &'static [&'static str] {
         match self {
-            Part::TextEncoder => &["text_encoder", "clip"],
-            Part::TextEncoder2 => &["text_encoder_2", "clip2"],
-            Part::TextEncoder3 => &["text_encoder_3"],
-            Part::Unet => &["unet", "transformer", "unetxl"],
+            Part::TextEncoder => &["text_encoder", "clip", "clip_l"],
+            // T5 is the second of Flux and the third of SD3; where CLIP's second is there, it comes first.
+            Part::TextEncoder2 => &["text_encoder_2", "clip2", "clip_g", "t5"],
+            Part::TextEncoder3 => &["text_encoder_3", "t5", "t5xxl"],
+            Part::Unet => &["unet", "transformer", "unetxl", "mmdit"],
             Part::VaeDecoder => &["vae_decoder", "vae"],
             Part::VaeDecoderFp32 => &["vae_decoder_fp32"],
             Part::VaeEncoder => &["vae_encoder"],

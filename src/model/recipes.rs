@@ -34,17 +34,28 @@ const fn text(layer: Layer, hidden: HiddenUse, pooled: bool) -> TextUse {
 const CLIP: TextUse = text(Layer::Last, HiddenUse::Features, false);
 const XL_FIRST: TextUse = text(Layer::Penultimate, HiddenUse::Features, false);
 const XL_LAST: TextUse = text(Layer::Penultimate, HiddenUse::Features, true);
-const SD3_T5: TextUse = TextUse { max_sequence_length: Some(256), ..text(Layer::Last, HiddenUse::Sequence, false) };
+const SD3_T5: TextUse = text(Layer::Last, HiddenUse::Sequence, false);
 const FLUX_CLIP: TextUse = text(Layer::Unused, HiddenUse::Unused, true);
 const FLUX_T5: TextUse = TextUse { max_sequence_length: Some(512), ..text(Layer::Last, HiddenUse::Features, false) };
 
+/// Token ids of CLIP's tokenizers, and those of T5 in diffusers' SD3 pipelines.
+const CLIP_TOKENS: usize = 77;
+const SD3_T5_TOKENS: usize = 256;
+
+/// Returns the token ids of T5 in SD3: as many as the transformer takes besides CLIP's, where its graph fixes them
+/// (NVIDIA's demo of SD3 takes 154 in all).
+fn t5_tokens(unet: &UnetGraph) -> usize {
+    unet.encoder_hidden_states.fixed(1).and_then(|all| all.checked_sub(CLIP_TOKENS)).unwrap_or(SD3_T5_TOKENS)
+}
+
 /// Returns the use of each text encoder that the folder has; `there` says which of the three it has.
-pub(super) fn text_uses(family: Family, there: [bool; 3]) -> Vec<Option<TextUse>> {
+pub(super) fn text_uses(family: Family, there: [bool; 3], unet: &UnetGraph) -> Vec<Option<TextUse>> {
+    let sd3_t5 = TextUse { max_sequence_length: Some(t5_tokens(unet)), ..SD3_T5 };
     match (family, there) {
         (Family::StableDiffusion, _) => vec![Some(CLIP)],
         // The refiner has the second encoder only.
         (Family::StableDiffusionXl, [first, _, _]) => vec![first.then_some(XL_FIRST), Some(XL_LAST)],
-        (Family::StableDiffusion3, [_, _, third]) => vec![Some(XL_LAST), Some(XL_LAST), third.then_some(SD3_T5)],
+        (Family::StableDiffusion3, [_, _, third]) => vec![Some(XL_LAST), Some(XL_LAST), third.then_some(sd3_t5)],
         (Family::Flux, _) => vec![Some(FLUX_CLIP), Some(FLUX_T5)],
     }
 }
@@ -72,7 +83,7 @@ impl Facts<'_> {
         let has_t5 = self.uses.iter().any(|text| text.role.hidden == HiddenUse::Sequence);
         let absent = self.family == Family::StableDiffusion3 && !has_t5;
         Ok(Recipe {
-            absent_sequence: if absent { Some((256, self.joint_attention_dim()?)) } else { None },
+            absent_sequence: if absent { Some((t5_tokens(self.unet), self.joint_attention_dim()?)) } else { None },
             guidance: self.guidance(image_channels),
             zeros_for_no_negative: self.zeros_for_no_negative()?,
             time_ids: self.time_ids()?,

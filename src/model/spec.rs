@@ -77,7 +77,7 @@ impl ModelSpec {
         let unet = layout.graph(Part::Unet)?;
         let family = Family::identify(dir, class_name.as_deref(), &unet)?;
         let unet = UnetGraph::bind(unet)?;
-        let texts = TextPart::open_all(dir, &layout, family, &mut assumed)?;
+        let texts = TextPart::open_all(dir, &layout, (family, &unet), &mut assumed)?;
         let vae_decoder = VaeDecoderGraph::bind(layout.graph(Part::VaeDecoder)?)?;
         let vae_decoder_fp32 = layout.optional_graph(Part::VaeDecoderFp32)?.map(VaeDecoderGraph::bind).transpose()?;
         let vae_encoder = layout.optional_graph(Part::VaeEncoder)?.map(VaeEncoderGraph::bind).transpose()?;

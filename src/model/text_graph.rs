@@ -22,6 +22,8 @@ pub struct TextEncoderGraph {
     pub file: GraphFile,
     /// int32 or int64 `[batch, sequence]`.
     pub input_ids: TensorInfo,
+    /// int32, int64 or float `[batch, sequence]`, if the graph takes it: which ids count. All do, as in diffusers' pipelines.
+    pub attention_mask: Option<TensorInfo>,
     /// float `[batch, sequence, width]`, of the layer that the model takes, if it takes one.
     pub hidden_states: Option<TensorInfo>,
     /// float `[batch, width]`, if the model takes it.
@@ -40,10 +42,19 @@ const HIDDEN: Role = Role {
     ..FLOATS
 };
 
+const STABILITY_POOLED: &str = "pooled_output";
+
 /// The pooled embeddings of encoders with a projection, then of those without.
 const POOLED: Role = Role {
     side: "output",
-    names: &["text_embeds", "pooled_embeddings", "pooled_prompt_embeds", "text_embeddings", "pooler_output"],
+    names: &[
+        "text_embeds",
+        "pooled_embeddings",
+        "pooled_prompt_embeds",
+        "text_embeddings",
+        STABILITY_POOLED,
+        "pooler_output",
+    ],
     ranks: &[2],
     shape: "[batch, width]",
     ..FLOATS
@@ -65,8 +76,17 @@ impl TextEncoderGraph {
             shape: "[batch, sequence]",
             ..FLOATS
         };
+        let mask = Role {
+            names: &["attention_mask"],
+            may_have_any_name: false,
+            dtype: |dtype| dtype.is_int() || dtype.is_float(),
+            dtype_name: "int32, int64 or float",
+            ..ids
+        };
         let input_ids = file.input(&ids)?;
-        file.only_inputs(&[&input_ids])?;
+        let attention_mask = file.optional_input(&mask)?;
+        let inputs: Vec<_> = std::iter::once(&input_ids).chain(&attention_mask).collect();
+        file.only_inputs(&inputs)?;
         let numbered = numbered(&file);
         // Of N layers there are the embeddings, 0, and N outputs; optimum leaves the last out.
         let layers = layers.or(numbered.last().map(|(number, _)| layers_of(*number, layer))).unwrap_or(0);
@@ -79,7 +99,7 @@ impl TextEncoderGraph {
         let before = numbered.into_iter().rev().filter(|(number, _)| *number < taken).map(|(_, tensor)| tensor);
         let skipped = before.collect();
         let pooled = if pooled { Some(file.output(&POOLED)?) } else { None };
-        Ok(TextEncoderGraph { file, input_ids, hidden_states, pooled, skipped })
+        Ok(TextEncoderGraph { file, input_ids, attention_mask, hidden_states, pooled, skipped })
     }
 }
 
@@ -104,7 +124,11 @@ fn penultimate(file: &GraphFile, numbered: &[(usize, TensorInfo)], layers: usize
     if let Some((_, tensor)) = numbered.iter().find(|(number, _)| Some(*number) == wanted) {
         return Ok(tensor.clone());
     }
-    let chosen = Role { names: &["hidden_states"], may_have_any_name: false, ..HIDDEN };
+    // NVIDIA's demo of SD3 has it under the name of the last: what gives `pooled_output` beside it is Stability AI's own
+    // encoder (`SDClipModel`), made for that layer.
+    let is_stability = file.signature.outputs.iter().any(|output| output.name == STABILITY_POOLED);
+    let names: &[_] = if is_stability { &["hidden_states", "text_embeddings"] } else { &["hidden_states"] };
+    let chosen = Role { names, may_have_any_name: false, ..HIDDEN };
     file.output(&chosen).map_err(|error| {
         error.hint("the model takes the states of the layer before the last: export with all `hidden_states`, as `onnx/export.py` does")
     })

@@ -9,6 +9,7 @@ use super::layout::{Layout, Part};
 use super::pyke::Pyke;
 use super::recipes::{TextUse, text_uses};
 use super::text_graph::{Layer, TextEncoderGraph};
+use super::unet_graph::UnetGraph;
 use crate::error::{Location, Result};
 use crate::prompt::{PromptTokenizer, TokenizerFiles};
 
@@ -40,21 +41,21 @@ const PARTS: [(Part, &str); 3] =
     [(Part::TextEncoder, "tokenizer"), (Part::TextEncoder2, "tokenizer_2"), (Part::TextEncoder3, "tokenizer_3")];
 
 impl TextPart {
-    /// Reads the text encoders of the model folder `dir`; what nothing there says is put into `assumed`.
+    /// Reads the text encoders of the model folder `dir`, for its UNet or transformer; what nothing there says is put into `assumed`.
     ///
     /// # Errors
     /// One that the family needs is not there, or one of its files is broken.
     pub(super) fn open_all(
         dir: &Path,
         layout: &Layout,
-        family: Family,
+        (family, unet): (Family, &UnetGraph),
         assumed: &mut Vec<String>,
     ) -> Result<Vec<TextPart>> {
         let mut there = [false; 3];
         for (there, (part, _)) in there.iter_mut().zip(PARTS) {
             *there = layout.has(part)?;
         }
-        let uses = text_uses(family, there).into_iter().zip(PARTS);
+        let uses = text_uses(family, there, unet).into_iter().zip(PARTS);
         let uses = uses.filter_map(|(text_use, (part, tokenizer))| Some((text_use?, part, tokenizer)));
         let pyke = layout.pyke();
         let said = pyke.and_then(Pyke::model_max_length);

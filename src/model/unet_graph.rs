@@ -66,9 +66,21 @@ pub struct UnetGraph {
     pub out_sample: TensorInfo,
     /// How many timesteps one call takes.
     pub timestep_shape: TimestepShape,
+    /// Whether the graph takes `sigma` in place of a timestep and gives denoised latents in place of a velocity: NVIDIA's demo
+    /// exports SD3 so, as Stability AI's own code has it (`sd3_impls.py`, `BaseModel.forward`).
+    pub denoises: bool,
+    /// float `[blocks, batch, patches, width]`: what a ControlNet adds to the transformer's blocks.
+    pub control: Option<TensorInfo>,
 }
 
 const VECTOR: Role = Role { ranks: &[2], shape: "[batch, width]", ..FLOATS };
+
+const CONTROL: Role = Role {
+    names: &["block_controlnet_hidden_states"],
+    ranks: &[4],
+    shape: "[blocks, batch, patches, width]",
+    ..FLOATS
+};
 
 impl UnetGraph {
     /// Binds `file` as a UNet or a transformer.
@@ -79,10 +91,18 @@ impl UnetGraph {
         let numbers =
             Role { dtype: |dtype| dtype.is_float() || dtype.is_int(), dtype_name: "float or int64", ..FLOATS };
         let latents = Role { ranks: &[3, 4], shape: "[batch, channels, height, width]", ..FLOATS };
-        let timestep =
-            Role { names: &["timestep", "timesteps"], ranks: &[0, 1], shape: "a scalar, [1] or [batch]", ..numbers };
-        let states =
-            Role { names: &["encoder_hidden_states"], ranks: &[3], shape: "[batch, sequence, width]", ..FLOATS };
+        let timestep = Role {
+            names: &["timestep", "timesteps", "sigma"],
+            ranks: &[0, 1],
+            shape: "a scalar, [1] or [batch]",
+            ..numbers
+        };
+        let states = Role {
+            names: &["encoder_hidden_states", "c_crossattn"],
+            ranks: &[3],
+            shape: "[batch, sequence, width]",
+            ..FLOATS
+        };
         let out = Role {
             side: "output",
             names: &["out_sample", "latent", "out_hidden_states", "sample", "noise_pred"],
@@ -94,7 +114,7 @@ impl UnetGraph {
         let sample = file.input(&Role { names: &["sample", "hidden_states"], ..latents })?;
         let timestep = file.input(&timestep)?;
         let encoder_hidden_states = file.input(&states)?;
-        let pooled = file.optional_input(&Role { names: &["text_embeds", "pooled_projections"], ..VECTOR })?;
+        let pooled = file.optional_input(&Role { names: &["text_embeds", "pooled_projections", "y"], ..VECTOR })?;
         let time_ids = file.optional_input(&Role { names: &["time_ids"], ..VECTOR })?;
         let embedding = file.optional_input(&Role { names: &["timestep_cond"], ..VECTOR })?;
         let scale = file.optional_input(&guidance)?;
@@ -104,10 +124,15 @@ impl UnetGraph {
             _ => None,
         };
         let out_sample = file.output(&out)?;
+        let control = file.optional_input(&CONTROL)?;
+        if let Some(control) = control.as_ref().filter(|tensor| tensor.fixed(0).is_none() || tensor.fixed(3).is_none())
+        {
+            let message = format!("{control} does not say how many blocks of what width it takes");
+            return Err(file.error(message).hint("export the transformer without a ControlNet's inputs"));
+        }
         let timestep_shape = timestep_shape(&file, &timestep)?;
         let unet = UnetGraph {
             sample,
-            timestep,
             encoder_hidden_states,
             pooled,
             time_ids,
@@ -115,6 +140,9 @@ impl UnetGraph {
             positions,
             out_sample,
             timestep_shape,
+            denoises: timestep.name == "sigma",
+            control,
+            timestep,
             file,
         };
         unet.file.only_inputs(&unet.inputs())?;
@@ -128,7 +156,7 @@ impl UnetGraph {
 
     fn inputs(&self) -> Vec<&TensorInfo> {
         let guidance = self.guidance.as_ref().map(GuidanceInput::tensor);
-        let optional = [self.pooled.as_ref(), self.time_ids.as_ref(), guidance];
+        let optional = [self.pooled.as_ref(), self.time_ids.as_ref(), guidance, self.control.as_ref()];
         let positions = self.positions.iter().flat_map(|positions| [&positions.txt_ids, &positions.img_ids]);
         let all = [&self.sample, &self.timestep, &self.encoder_hidden_states].into_iter();
         all.chain(optional.into_iter().flatten()).chain(positions).collect()

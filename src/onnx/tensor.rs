@@ -36,6 +36,25 @@ pub(super) fn ids_input<'v, D: Dimension + 'static>(
     })
 }
 
+/// Returns zeros of this shape as an input of `dtype`.
+pub(super) fn zeros_input(shape: &[usize], dtype: Dtype) -> ort::Result<SessionInputValue<'static>> {
+    Ok(match dtype {
+        Dtype::Float32 => Tensor::from_array(ArrayD::<f32>::zeros(shape))?.into(),
+        Dtype::Float16 => Tensor::from_array(ArrayD::<f16>::zeros(shape))?.into(),
+        Dtype::Bfloat16 => Tensor::from_array(ArrayD::<bf16>::from_elem(shape, bf16::ZERO))?.into(),
+        other => number_input(ArrayD::zeros(shape), other)?,
+    })
+}
+
+/// Returns `value` as a network gets it that takes `dtype`.
+pub(super) fn as_given(value: f32, dtype: Dtype) -> f32 {
+    match dtype {
+        Dtype::Float16 => f16::from_f32(value).to_f32(),
+        Dtype::Bfloat16 => bf16::from_f32(value).to_f32(),
+        _ => value,
+    }
+}
+
 /// Returns `values` in the shape `dims` (`[]` is a scalar) as an input of `dtype`; integers are rounded to.
 pub(super) fn timestep_input(values: &[f64], dims: &[usize], dtype: Dtype) -> ort::Result<SessionInputValue<'static>> {
     let values = Array::from_shape_vec(IxDyn(dims), values.to_vec()).map_err(ort::Error::wrap::<ShapeError>)?;

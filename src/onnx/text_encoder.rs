@@ -5,8 +5,8 @@ use ndarray::{Array2, Array3, ArrayD, ArrayView2, Axis, Slice};
 use super::lanes::Batch;
 use super::layer_norm::LayerNorm;
 use super::runtime::Runtime;
-use super::session::{GraphSession, SessionOptions};
-use super::tensor::ids_input;
+use super::session::{GraphSession, Inputs, SessionOptions};
+use super::tensor::{ids_input, number_input};
 use crate::engine::{Encoded, TextEncoder};
 use crate::error::{Error, ErrorKind, Location, Result};
 use crate::model::{Layer, TensorInfo, TextEncoderGraph, TextPart};
@@ -43,7 +43,7 @@ impl OnnxTextEncoder {
             let ids = filled(input_ids.slice_axis(Axis(0), Slice::from(range)), size);
             let input = &bound.input_ids;
             graph.check(input, ids.shape())?;
-            let inputs = ids_input(ids.view(), input.dtype).map(|ids| vec![(input.name.as_str().into(), ids)]);
+            let inputs = inputs(bound, ids.view());
             graph.run_all(inputs, wanted)
         })
     }
@@ -84,6 +84,16 @@ impl OnnxTextEncoder {
             .at(Location::file(&self.bound.file.path))
             .hint("skip fewer layers, or export the model with all `hidden_states`, as `onnx/export.py` does")
     }
+}
+
+/// Returns the inputs of a call with `ids`; where the graph takes a mask, all ids count.
+fn inputs<'v>(bound: &'v TextEncoderGraph, ids: ArrayView2<'v, i64>) -> ort::Result<Inputs<'v>> {
+    let mut inputs: Inputs<'v> = vec![(bound.input_ids.name.as_str().into(), ids_input(ids, bound.input_ids.dtype)?)];
+    if let Some(mask) = &bound.attention_mask {
+        let all = number_input(ArrayD::ones(ids.shape()), mask.dtype)?;
+        inputs.push((mask.name.as_str().into(), all));
+    }
+    Ok(inputs)
 }
 
 /// Returns `ids` with the last row repeated until there are `size`.

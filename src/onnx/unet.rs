@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use ndarray::{Array1, Array4, ArrayD, ArrayView2, ArrayView3, ArrayView4, CowArray, Ix2, Ix4};
+use ndarray::{Array1, Array4, ArrayD, ArrayView2, ArrayView3, ArrayView4, Axis, CowArray, Ix2, Ix4};
 use ort::session::SessionInputValue;
 
 use super::device::Device;
@@ -12,7 +12,7 @@ use super::lanes::{Batch, fill, least_entries};
 use super::patches;
 use super::runtime::Runtime;
 use super::session::{GraphSession, Inputs, SessionOptions};
-use super::tensor::{float_input, number_input, timestep_input};
+use super::tensor::{as_given, float_input, number_input, timestep_input, zeros_input};
 use crate::engine::{TimestepInput, Unet, UnetInputs};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{GuidanceInput, ModelSpec, PositionIds, TensorInfo, TimestepShape, UnetGraph};
@@ -69,10 +69,11 @@ impl OnnxUnet {
         let output: ArrayD<f32> = self.graph.run(lanes.inputs(&self.bound), &self.bound.out_sample)?;
         let expected = lanes.output_shape(&self.bound);
         self.graph.check_output(&output, &self.bound.out_sample, &expected)?;
-        Ok(match self.bound.packed() {
+        let output = match self.bound.packed() {
             true => patches::unpack(output.view().into_dimensionality().expect("just checked").view(), (height, width)),
             false => output.into_dimensionality().expect("just checked"),
-        })
+        };
+        Ok(if self.bound.denoises { lanes.velocity(output, &self.bound) } else { output })
     }
 }
 
@@ -143,6 +144,19 @@ impl<'a> CallLanes<'a> {
         Ok(())
     }
 
+    /// Returns the velocity of flow matching that leads to these `denoised` latents: `(sample − denoised) / sigma`, in what the
+    /// network got of both.
+    fn velocity(&self, denoised: Array4<f32>, bound: &UnetGraph) -> Array4<f32> {
+        let mut velocity = denoised;
+        for (lane, mut values) in velocity.outer_iter_mut().enumerate() {
+            let sigma = as_given(self.timesteps[lane.min(self.timesteps.len() - 1)] as f32, bound.timestep.dtype);
+            values.zip_mut_with(&self.sample.index_axis(Axis(0), lane), |value, sample| {
+                *value = (as_given(*sample, bound.sample.dtype) - *value) / sigma;
+            });
+        }
+        velocity
+    }
+
     /// Image channels come in and do not come out.
     fn output_shape(&self, bound: &UnetGraph) -> Vec<usize> {
         let mut shape = self.packed.as_ref().map_or(self.sample.shape(), |packed| packed.shape()).to_vec();
@@ -171,10 +185,20 @@ impl<'a> CallLanes<'a> {
         if let (Some(tensor), Some(guidance)) = (bound.guidance.as_ref().map(GuidanceInput::tensor), &self.guidance) {
             all.push(named(tensor, float_input(guidance.view(), tensor.dtype)?));
         }
+        if let Some(control) = &bound.control {
+            all.push(named(control, zeros_input(&self.control_shape(control), control.dtype)?));
+        }
         if let Some(positions) = &bound.positions {
             all.extend(self.positions(positions)?);
         }
         Ok(all)
+    }
+
+    /// Zeros for every block that a ControlNet of the exporter's has, and every patch of 2×2 cells.
+    fn control_shape(&self, control: &TensorInfo) -> [usize; 4] {
+        let (lanes, _, height, width) = self.sample.dim();
+        let fixed = |axis| control.fixed(axis).unwrap_or(1);
+        [fixed(0), lanes, (height / 2) * (width / 2), fixed(3)]
     }
 
     /// The positions of texts, all zero, and of patches; with a batch before them where the graph takes one.
@@ -203,9 +227,12 @@ fn filled(values: &[f64], size: usize) -> Vec<f64> {
     all
 }
 
-/// Returns the timesteps of one call: one a lane, or the one that all lanes share. Flux's transformer takes thousandths.
+/// Returns the timesteps of one call: one a lane, or the one that all lanes share. Flux's transformer takes thousandths, and so
+/// do denoisers that are told sigma.
 fn call_timesteps(bound: &UnetGraph, timesteps: &[f64], size: usize) -> Result<Vec<f64>> {
-    let scaled = |timestep: &f64| if bound.packed() { f64::from(*timestep as f32 / 1000.0) } else { *timestep };
+    let scaled = |timestep: &f64| {
+        if bound.packed() || bound.denoises { f64::from(*timestep as f32 / 1000.0) } else { *timestep }
+    };
     let timesteps: Vec<f64> = timesteps.iter().map(scaled).collect();
     if bound.timestep_shape == TimestepShape::PerLane {
         return Ok(filled(&timesteps, size));

@@ -2,14 +2,15 @@
 
 use std::io::Cursor;
 
-use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
+use image::error::DecodingError;
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, RgbImage};
+use libjpeg_turbo_rs::{DecodeLimits, Decoder, PixelFormat};
 
 use crate::error::{Error, ErrorKind, Result};
 
 /// Returns the picture in `bytes` (a whole PNG, JPEG or WebP file), turned upright and without alpha: what
 /// `PIL.ImageOps.exif_transpose(image).convert("RGB")` gives (diffusers 0.42.1, `load_image`; Pillow 13). Transparent
-/// pixels keep the colour under them; 16-bit channels lose their lower byte. Values of a JPEG may differ by one or two of
-/// 255 from those of Pillow, whose library rounds elsewhere.
+/// pixels keep the colour under them; 16-bit channels lose their lower byte.
 ///
 /// # Errors
 /// `bad_image` (row): the bytes are no picture, or of a format that is not read; or the picture is 16-bit grayscale,
@@ -43,17 +44,37 @@ pub fn picture_size(bytes: &[u8]) -> Result<(u32, u32)> {
     size().map_err(bad_image)
 }
 
+/// Larger pictures are taken for attacks, as by Pillow (twice `Image.MAX_IMAGE_PIXELS`).
+const MAX_PIXELS: u64 = 178_956_970;
+
 fn bad_image(error: image::ImageError) -> Error {
     let message = format!("cannot read the picture: {error}");
     Error::new(ErrorKind::Row, "bad_image", message).hint("save it as PNG, JPEG or WebP").source(error)
 }
 
 fn decode(bytes: &[u8]) -> image::ImageResult<DynamicImage> {
-    let mut decoder = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?.into_decoder()?;
+    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
+    let is_jpeg = reader.format() == Some(ImageFormat::Jpeg);
+    let mut decoder = reader.into_decoder()?;
     let orientation = decoder.orientation()?;
-    let mut image = DynamicImage::from_decoder(decoder)?;
+    let mut image = if is_jpeg { jpeg(bytes)?.into() } else { DynamicImage::from_decoder(decoder)? };
     image.apply_orientation(orientation);
     Ok(image)
+}
+
+/// Returns the pixels of a JPEG, to the byte those of Pillow: libjpeg-turbo's slow integer transform, its smooth
+/// enlargement of colours and its tables, which the decoder of `image` has otherwise (by one or two of 255).
+fn jpeg(bytes: &[u8]) -> image::ImageResult<RgbImage> {
+    let bad = |error: Box<dyn std::error::Error + Send + Sync>| {
+        ImageError::Decoding(DecodingError::new(ImageFormat::Jpeg.into(), error))
+    };
+    let mut decoder = Decoder::new(bytes).map_err(|error| bad(error.into()))?;
+    decoder.set_limits(DecodeLimits { max_pixels: MAX_PIXELS, ..DecodeLimits::default() });
+    decoder.set_output_format(PixelFormat::Rgb);
+    let decoded = decoder.decode_image().map_err(|error| bad(error.into()))?;
+    let side = |side: usize| u32::try_from(side).unwrap_or(u32::MAX);
+    RgbImage::from_raw(side(decoded.width), side(decoded.height), decoded.data)
+        .ok_or_else(|| bad("the decoder gave fewer pixels than it said".into()))
 }
 
 /// Returns the upper byte of each channel (Pillow's raw mode `RGB;16B`), where `image` itself would round.

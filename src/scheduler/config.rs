@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::error::{Error, ErrorKind, Result};
 
-use super::fields::{Fields, bad, parse_python_json, written, wrong};
+use super::fields::{Fields, Neutral, bad, parse_python_json, written, wrong};
 use super::registry::{self, Algorithm};
 use super::request::ScheduleRequest;
 use super::schedule::Schedule;
@@ -178,6 +178,10 @@ impl SchedulerConfig {
     fn refuse_dishonoured_fields(&self, algorithm: &Algorithm) -> Result<()> {
         for (key, neutral) in algorithm.neutral {
             if let Some(value) = self.fields.0.get(*key).filter(|value| !neutral.holds(value)) {
+                if let Neutral::Object(what) = neutral {
+                    let message = format!("`{key}` is a Python object in diffusers, {what}: a config cannot hold it");
+                    return Err(wrong(message).hint("remove the field; diffusers itself does not save it"));
+                }
                 let hint = "nightshift does not have it for this scheduler; choose another with `--scheduler`";
                 return Err(bad(key, value, "").hint(hint));
             }
@@ -220,6 +224,34 @@ impl PartialEq for SchedulerConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fields_that_are_objects_in_python_are_refused_and_said_to_be() {
+        for (class, field) in [("UniPCMultistepScheduler", "solver_p"), ("SASolverScheduler", "tau_func")] {
+            let with = |value: &str| {
+                let json = format!(r#"{{"_class_name": "{class}", "{field}": {value}}}"#);
+                SchedulerConfig::from_json(&json).and_then(|config| config.schedule(&ScheduleRequest::steps(4)))
+            };
+            assert!(with("null").is_ok(), "{field}");
+            let error = with(r#"{"_class_name": "DDIMScheduler"}"#).expect_err("an object");
+            assert!(error.to_string().contains(&format!("`{field}` is a Python object in diffusers")), "{error}");
+            assert!(error.how_to_fix().is_some_and(|hint| hint.contains("remove the field")));
+        }
+    }
+
+    #[test]
+    fn a_network_that_is_told_levels_takes_no_timesteps() {
+        let json =
+            r#"{"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous", "prediction_type": "KIND"}"#;
+        let schedule =
+            |kind: &str, request| SchedulerConfig::from_json(&json.replace("KIND", kind))?.schedule(&request);
+        let given = ScheduleRequest { timesteps: Some(vec![900.0, 10.0]), ..ScheduleRequest::default() };
+        assert_eq!(schedule("v_prediction", given.clone()).expect_err("as in diffusers").code(), "timesteps");
+        assert_eq!(schedule("epsilon", given).expect("no effect").timesteps(), [900.0, 10.0]);
+        let told = schedule("v_prediction", ScheduleRequest::steps(3)).expect("a schedule");
+        let sigma = told.sigmas().expect("levels")[1];
+        assert!((told.timesteps()[1] - 0.25 * sigma.ln()).abs() < 1e-6);
+    }
 
     const STABLE_DIFFUSION_1: &str = r#"{"_class_name": "PNDMScheduler", "_diffusers_version": "0.6.0",
         "beta_end": 0.012, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "num_train_timesteps": 1000,

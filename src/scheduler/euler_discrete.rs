@@ -4,7 +4,7 @@
 use ndarray::{Array3, ArrayView3};
 
 use super::exploding::Exploding;
-use super::fields::{Fields, Neutral};
+use super::fields::Fields;
 use super::registry::{Algorithm, Takes, Variant};
 use super::request::ScheduleRequest;
 use super::schedule::{Schedule, Solver};
@@ -30,10 +30,10 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
         timesteps::FIELDS,
         sigmas::SPACING,
         sigmas::FINAL,
-        &["prediction_type"],
+        &["prediction_type", "interpolation_type", "timestep_type"],
     ],
     defaults: &[],
-    neutral: &[("interpolation_type", Neutral::Word("linear")), ("timestep_type", Neutral::Word("discrete"))],
+    neutral: &[],
     takes: Takes::BOTH,
     build,
 };

@@ -5,14 +5,44 @@ use ndarray::{Array3, ArrayView3, Zip};
 
 use super::betas::positive_alphas_cumprod;
 use super::clipping::Clipping;
-use super::fields::Fields;
+use super::fields::{Choice, Fields};
 use super::noising;
 use super::prediction::PredictionType;
 use super::request::{ScheduleRequest, in_f32};
 use super::schedule::Numbers;
 use super::sigmas::{FinalSigmas, SigmaSpacing, TrainingSigmas};
 use super::timesteps::{Spacing, TimestepSpacing};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Which levels timesteps have that are given no spacing of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Interpolation {
+    /// Those of training at the timesteps.
+    Linear,
+    /// Even in log sigma, between the ends of training: one level more than timesteps, so that the last step ends at the
+    /// smallest of training and the final level is never reached. As diffusers has it, which tells the network the timesteps
+    /// of the other interpolation all the same.
+    LogLinear,
+}
+
+impl Choice for Interpolation {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("linear", Interpolation::Linear), ("log_linear", Interpolation::LogLinear)];
+}
+
+/// What the network is told of the level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TimestepType {
+    /// Its timestep.
+    Discrete,
+    /// Its logarithm, if the network predicts v (Stable Video Diffusion and its like); else its timestep, as in diffusers.
+    Continuous,
+}
+
+impl Choice for TimestepType {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("discrete", TimestepType::Discrete), ("continuous", TimestepType::Continuous)];
+}
 
 /// Noise levels of the evaluations, the last one appended, and what the network predicts.
 #[derive(Debug)]
@@ -25,7 +55,8 @@ impl Exploding {
     /// Computes timesteps and levels as `EulerDiscreteScheduler.set_timesteps` does.
     ///
     /// Timesteps of `linspace` have fractions. With spaced levels (`sigma_spacing`) the ends are those of the timesteps'
-    /// levels.
+    /// levels. Of the fields `interpolation_type` and `timestep_type`, which only Euler's class has, see [`Interpolation`]
+    /// and [`TimestepType`].
     pub(super) fn new(
         fields: &Fields,
         sigma_spacing: SigmaSpacing,
@@ -45,8 +76,17 @@ impl Exploding {
     ) -> Result<(Self, Numbers)> {
         let alphas_cumprod = positive_alphas_cumprod(fields)?;
         let training = TrainingSigmas::new(&alphas_cumprod)?;
+        let prediction_type = fields.choice("prediction_type", PredictionType::Epsilon)?;
+        let tells_levels = fields.choice("timestep_type", TimestepType::Discrete)? == TimestepType::Continuous
+            && prediction_type == PredictionType::VPrediction;
+        if tells_levels && request.timesteps.is_some() {
+            let message = "`timesteps` cannot be given where `timestep_type` is `continuous`";
+            return Err(
+                Error::new(ErrorKind::Usage, "timesteps", message).hint("give `sigmas`: the network is told them")
+            );
+        }
         let spacing = Spacing::read(fields, TimestepSpacing::Linspace, alphas_cumprod.len())?;
-        let (timesteps, sigmas) = if let Some(sigmas) = request.own_sigmas()?.map(in_f32) {
+        let (mut timesteps, sigmas) = if let Some(sigmas) = request.own_sigmas()?.map(in_f32) {
             (timesteps_of(&training, &sigmas[..sigmas.len() - 1], kept), sigmas)
         } else {
             let timesteps = match request.own_timesteps(alphas_cumprod.len())? {
@@ -61,8 +101,12 @@ impl Exploding {
             TimestepSpacing::Linspace | TimestepSpacing::Trailing => sigmas[0],
             TimestepSpacing::Leading => sigmas[0].hypot(1.0),
         };
-        let prediction_type = fields.choice("prediction_type", PredictionType::Epsilon)?;
-        let (noising, begin) = (noising::of_levels(&sigmas, noising::exploding), request.begin(timesteps.len())?);
+        let begin = request.begin(timesteps.len())?;
+        if tells_levels {
+            timesteps = sigmas[..sigmas.len() - 1].iter().map(|sigma| told_level(*sigma)).collect();
+        }
+        let mut noising = noising::of_levels(&sigmas, noising::exploding);
+        noising.truncate(timesteps.len());
         let numbers = Numbers { timesteps, sigmas: Some(sigmas.clone()), init_noise_sigma, noising, begin };
         Ok((Exploding { sigmas, prediction_type }, numbers))
     }
@@ -106,6 +150,20 @@ impl Exploding {
     }
 }
 
+/// Returns the levels of `n` steps from the largest of training to the smallest, even in log sigma: `n` + 1 of them, in f32
+/// and from both ends as torch's `linspace` counts.
+fn log_linear(training: &TrainingSigmas, n: usize) -> Vec<f64> {
+    let (from, to) = ((training.largest() as f32).ln(), (training.smallest() as f32).ln());
+    let step = (to - from) / n as f32;
+    let log = |i: usize| if i < n.div_ceil(2) { from + step * i as f32 } else { to - step * (n - i) as f32 };
+    (0..=n).map(|i| f64::from(log(i).exp())).collect()
+}
+
+/// Returns what a network with [`TimestepType::Continuous`] is told of a level: `0.25 · ln(sigma)`.
+fn told_level(sigma: f64) -> f64 {
+    f64::from(0.25 * (sigma as f32).ln())
+}
+
 fn timesteps_of(training: &TrainingSigmas, sigmas: &[f64], kept: fn(f64) -> f64) -> Vec<f64> {
     sigmas.iter().map(|sigma| kept(training.timestep_of(*sigma))).collect()
 }
@@ -118,9 +176,12 @@ fn spaced(
     timesteps: Vec<f64>,
     kept: fn(f64) -> f64,
 ) -> Result<(Vec<f64>, Vec<f64>)> {
-    let sigmas: Vec<f64> = timesteps.iter().map(|timestep| training.at(*timestep)).collect();
+    let sigmas = match fields.choice("interpolation_type", Interpolation::Linear)? {
+        Interpolation::Linear => timesteps.iter().map(|timestep| training.at(*timestep)).collect(),
+        Interpolation::LogLinear => log_linear(training, timesteps.len()),
+    };
     let ends = (sigmas[0], sigmas[sigmas.len() - 1]);
-    Ok(match sigma_spacing.levels(fields, ends, sigmas.len())? {
+    Ok(match sigma_spacing.levels(fields, ends, timesteps.len())? {
         Some(levels) => (timesteps_of(training, &levels, kept), levels),
         None => (timesteps, sigmas),
     })

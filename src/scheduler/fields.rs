@@ -16,6 +16,9 @@ pub(super) enum Neutral {
     Off,
     /// This word.
     Word(&'static str),
+    /// Nothing but `null` or `false`: in diffusers it is a Python object, of which this says what it does. No config of
+    /// diffusers' holds one (`save_config` fails).
+    Object(&'static str),
 }
 
 impl Neutral {
@@ -24,7 +27,7 @@ impl Neutral {
         value.is_null()
             || match self {
                 Neutral::Any => true,
-                Neutral::Off => value == &Value::Bool(false),
+                Neutral::Off | Neutral::Object(_) => value == &Value::Bool(false),
                 Neutral::Word(word) => value.as_str() == Some(word),
             }
     }

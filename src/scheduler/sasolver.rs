@@ -43,7 +43,7 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
     ],
     defaults: &[],
     // A function of Python, which a config cannot hold.
-    neutral: &[("tau_func", Neutral::Off)],
+    neutral: &[("tau_func", Neutral::Object("the function that says how much noise is fresh"))],
     takes: Takes::NEITHER,
     build,
 };

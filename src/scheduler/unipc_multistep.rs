@@ -49,7 +49,7 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
         ],
     ],
     defaults: &[],
-    neutral: &[("solver_p", Neutral::Off)],
+    neutral: &[("solver_p", Neutral::Object("the scheduler that predicts in place of UniP"))],
     takes: Takes::SIGMAS,
     build,
 };

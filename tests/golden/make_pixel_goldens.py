@@ -4,7 +4,7 @@
     python tests/golden/make_pixel_goldens.py            # Pillow 13, diffusers 0.42.1, torch 2.15
 
 Writes noise.png (noise is the hardest picture to resample), modes/*.png (every kind of PNG that Pillow opens as another
-mode) and cases.json: pixels in hexadecimal where they are few, CRC-32 of the bytes where they are many.
+mode), jpegs/*.jpg (every kind of JPEG that Pillow can write) and cases.json: pixels in hexadecimal where they are few, CRC-32 of the bytes where they are many.
 """
 import io
 import json
@@ -15,6 +15,7 @@ from pathlib import Path
 import diffusers
 import numpy as np
 import PIL
+import PIL.features
 import torch
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils import load_image
@@ -85,6 +86,35 @@ for name, content in MODES.items():
     image = load_image(str(path))
     modes.append({"name": name, "size": image.size, "pixels": np.array(image).tobytes().hex()})
 
+def jpeg(width=43, height=29, mode="RGB", **options):
+    """Half noise, half slopes and edges, of a size that is no multiple of blocks."""
+    y, x = np.mgrid[:height, :width]
+    slopes = np.stack([x * 6 % 256, y * 9 % 256, (x // 5 + y // 7) % 2 * 255], axis=-1)
+    pixels = np.where((x < width // 2)[..., None], own.integers(0, 256, (height, width, 3)), slopes)
+    file = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).convert(mode).save(file, "JPEG", **{"quality": 80, **options})
+    return file.getvalue()
+
+
+own = np.random.default_rng(8)
+upright = Image.Exif()
+upright[0x0112] = 6
+JPEGS = {f"{kind}-{name}": jpeg(subsampling=subsampling, progressive=kind == "progressive", quality=quality)
+         for kind in ("baseline", "progressive")
+         for name, subsampling, quality in (("444", 0, 85), ("422", 1, 60), ("420", 2, 90), ("411", "4:1:1", 75))} | {
+    "best": jpeg(quality=100, subsampling=2), "worst": jpeg(quality=5, subsampling=2), "optimized": jpeg(optimize=True),
+    "gray": jpeg(mode="L"), "gray-progressive": jpeg(mode="L", progressive=True), "cmyk": jpeg(mode="CMYK"), "rgb": jpeg(keep_rgb=True),
+    "restarts": jpeg(restart_marker_blocks=2), "restart-rows": jpeg(restart_marker_rows=1), "dot": jpeg(1, 1), "column": jpeg(1, 37),
+    "row": jpeg(50, 2), "wide": jpeg(161, 3, subsampling=1), "turned": jpeg(exif=upright, subsampling=2),
+}
+(FOLDER / "jpegs").mkdir(parents=True, exist_ok=True)
+jpegs = []
+for name, content in JPEGS.items():
+    path = FOLDER / "jpegs" / f"{name}.jpg"
+    path.write_bytes(content)
+    image = load_image(str(path))
+    jpegs.append({"name": name, "size": image.size, "crc": crc(np.array(image))})
+
 noise = Image.fromarray(rng.integers(0, 256, (43, 61, 3), dtype=np.uint8))
 noise.save(FOLDER / "noise.png")
 resized = [{"size": size, "crc": crc(np.array(noise.resize(size, Image.LANCZOS)))} for size in SIZES]
@@ -103,8 +133,8 @@ for width, height in [(64, 48), (104, 16), (512, 256)]:
     tensors.append({"size": (width, height), "image": crc(image.numpy()), "mask": crc(mask.numpy()),
                     "masked": crc(masked.numpy()), "nearest": [[*s, c] for s, c in zip(latents, near)]})
 
-golden = {"pillow": PIL.__version__, "diffusers": diffusers.__version__, "torch": torch.__version__,
-          "modes": modes, "resized": resized, "small": small, "tensors": tensors}
+golden = {"pillow": PIL.__version__, "libjpeg_turbo": PIL.features.version("libjpeg_turbo"), "diffusers": diffusers.__version__, "torch": torch.__version__,
+          "modes": modes, "jpegs": jpegs, "resized": resized, "small": small, "tensors": tensors}
 text = json.dumps(golden, separators=(",", ":")).replace('{"name"', '\n{"name"').replace('{"size"', '\n{"size"')
 (FOLDER / "cases.json").write_text(text + "\n")
 print(sum(path.stat().st_size for path in FOLDER.rglob("*.*")), "bytes")

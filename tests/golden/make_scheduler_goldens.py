@@ -2,6 +2,9 @@
 """Writes schedulers.json and schedulers.npy: traces of diffusers' schedulers, for tests/golden.rs.
 
     python tests/golden/make_scheduler_goldens.py            # diffusers 0.42.1, torchsde 0.2.6
+    python tests/golden/make_scheduler_goldens.py --add      # keeps the traces that are there, adds those of new configs
+
+Last bits differ between processors, as torch's square roots and logarithms do: with --add, what was checked stays what it was.
 
 The network is `fake_model`, which tests/golden.rs computes too; initial latents and fresh noise come from one CPU
 generator (tests/golden.rs draws them with its own torch-cpu noise). schedulers.json lists configs, each with its runs:
@@ -14,6 +17,7 @@ with the noise of that timestep (`add_noise`), which the first one starts from.
 import copy
 import inspect
 import json
+import sys
 import warnings
 from itertools import chain
 from pathlib import Path
@@ -333,6 +337,28 @@ def dpmsolver_sde_configs():
     yield name, {}, {"noise_sampler_seed": SEED}, 0.0, {}
 
 
+def euler_configs():
+    """Levels even in log sigma, of which Euler's class makes one more than timesteps, and timesteps that are levels."""
+    name, v = "EulerDiscreteScheduler", {"prediction_type": "v_prediction"}
+    log, told = {"interpolation_type": "log_linear"}, {"timestep_type": "continuous"}
+    for spacing in SPACINGS:
+        for request in ({}, {"strength": 0.55}):
+            for own in ({**log}, {**log, **v}, {**told, **v}, {**log, **told, **v}):
+                yield name, SCALED, {"timestep_spacing": spacing, **own}, 0.0, request
+    # A level has no timestep of its own: nothing is told, and the field has no effect.
+    yield name, SCALED, told, 0.0, {}
+    # Stable Video Diffusion's config, and the other spacings.
+    svd = {"use_karras_sigmas": True, "sigma_min": 0.002, "sigma_max": 700.0, "steps_offset": 1, "timestep_spacing": "leading"}
+    for own in (svd, {"use_exponential_sigmas": True}, {"use_beta_sigmas": True}, {"final_sigmas_type": "sigma_min"}):
+        for request in ({}, {"strength": 0.8}):
+            yield name, SCALED, {**own, **told, **v}, 0.0, request
+            yield name, SCALED, {**own, **log}, 0.0, request
+            yield name, SCALED, {**own, **log, **told, **v}, 0.0, request
+    for request in ({"sigmas": [14.6, 3.0, 0.5, 0.1, 0.0]}, {"sigmas": [14.6, 3.0, 0.5, 0.1, 0.02], "strength": 0.55}):
+        yield name, SCALED, {**log, **told, **v}, 0.0, request
+    yield name, SCALED, {**log, **v}, 0.0, {"timesteps": [999.0, 700.0, 401.0, 90.0]}
+
+
 AYS_15, AYS_XL = ([float(t) for t in AysSchedules[f"StableDiffusion{kind}Timesteps"]] for kind in ("", "XL"))
 
 
@@ -468,15 +494,38 @@ def step_counts(name, request):
     return STRENGTH_STEPS if request else STEPS
 
 
+def kept_traces(here):
+    """The runs and numbers of every config that the files have."""
+    cases = json.loads((here / "schedulers.json").read_text())["cases"]
+    numbers, elements, kept = np.load(here / "schedulers.npy"), int(np.prod(SHAPE)), {}
+    for case in cases:
+        runs = case.pop("runs")
+        per_step = elements * (3 if "strength" in case else 2)
+        size = sum(evaluations * (1 + per_step) + sigmas + 1 for _, evaluations, sigmas in runs)
+        kept.setdefault(json.dumps(case), (runs, numbers[:size]))
+        numbers = numbers[size:]
+    assert len(numbers) == 0, "schedulers.npy holds more than schedulers.json says"
+    return kept
+
+
 def main():
+    here = Path(__file__).parent
+    known = kept_traces(here) if "--add" in sys.argv[1:] else {}
     warnings.simplefilter("ignore")
     diffusers.utils.logging.set_verbosity_error()
     arrays, cases = [], []
     plain = ((*case, {}) for case in configs())
     part_way = ((*case, {"strength": strength}) for case in part_way_configs() for strength in STRENGTHS)
     for name, betas, other, eta, request in chain(plain, part_way, custom_configs(), sized_configs(),
-                                                  flow_family_configs(), sasolver_configs(), dpmsolver_sde_configs()):
+                                                  flow_family_configs(), sasolver_configs(), dpmsolver_sde_configs(),
+                                                  euler_configs()):
         config = {**betas, **other}
+        case = {"config": {"_class_name": name, **config}, "eta": eta, **request}
+        if json.dumps(case) in known:
+            kept, numbers = known[json.dumps(case)]
+            cases.append({**case, "runs": kept})
+            arrays.append(numbers)
+            continue
         train = config.get("num_train_timesteps", 1000)
         kept, fresh = [], getattr(diffusers, name).from_config(config)
         for steps in (n for n in step_counts(name, request) if n < train):
@@ -491,8 +540,7 @@ def main():
                 arrays.append(np.concatenate(parts))
             else:
                 print("not finite in the reference, left out:", name, config, steps)
-        cases.append({"config": {"_class_name": name, **config}, "eta": eta, **request, "runs": kept})
-    here = Path(__file__).parent
+        cases.append({**case, "runs": kept})
     np.save(here / "schedulers.npy", np.concatenate(arrays))
     head = {"diffusers": diffusers.__version__, "torch": torch.__version__, "shape": SHAPE, "seed": SEED}
     lines = ",\n".join(json.dumps(case) for case in cases)
