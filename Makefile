@@ -7,6 +7,8 @@ NIGHTSHIFT := $(TARGET_DIR)/release/nightshift
 CARGO_FLAGS := --release --locked
 # An environment of its own for the programs that load results.
 CLIENTS := $(TARGET_DIR)/clients-venv
+# And one for Snakemake and Kubernetes' schemas.
+JOBS := $(TARGET_DIR)/jobs-venv
 # Such as `--moments 7 --seed 1`.
 CLIENTS_FLAGS ?=
 # The benchmark's models, pictures and results, and the programs that it measures, each in an environment of its own.
@@ -16,7 +18,8 @@ BENCH_PYTHON ?= $(BENCH)-venv/bin/python
 # Such as `--cases C1,C2 --rounds 3`, or `--smoke`.
 BENCH_FLAGS ?=
 
-.PHONY: help setup build demo test check fmt clippy doc bench bench-others bench-contestants bench-pool torture clean-demo clients test-clients
+.PHONY: help setup build demo test check fmt clippy doc bench bench-others bench-contestants bench-pool bench-kernels torture clean-demo \
+    clients test-clients jobs-tools test-jobs test-slurm
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -44,6 +47,20 @@ $(CLIENTS)/installed: tests/clients/requirements.txt
 
 test-clients: setup build clients ## load results with datasets, webdataset, pandas and readers of parameters
 	@$(CLIENTS)/bin/python tests/clients/check_clients.py --binary $(NIGHTSHIFT) $(CLIENTS_FLAGS)
+
+jobs-tools: $(JOBS)/installed
+
+$(JOBS)/installed: tests/jobs/requirements.txt
+	@rm -rf $(JOBS)
+	@$(PYTHON) -m venv $(JOBS)
+	@$(JOBS)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+test-jobs: setup build jobs-tools ## check what jobs/ shows with Snakemake, GNU parallel and Kubernetes' schemas
+	@$(JOBS)/bin/python tests/jobs/check_jobs.py --binary $(NIGHTSHIFT)
+
+test-slurm: setup build ## take jobs/slurm through a night on a real Slurm of one machine (as root; packages slurm-wlm and munge)
+	@$(PYTHON) tests/slurm/check_slurm.py --binary $(NIGHTSHIFT)
 
 check: setup fmt clippy doc test ## formatting, lints, docs and all tests: what CI runs
 
