@@ -68,7 +68,7 @@ torture: setup ## the tests of crashes, kills and full disks in their full numbe
 	@TORTURE=1 cargo test $(CARGO_FLAGS) --test kills --test faulty_disk --test edits --test poison --test verify --test millions \
 	    -- --test-threads 1 --nocapture
 
-bench: bench-others bench-pool ## all benchmarks; benches/RESULTS.md (about an hour and 25 GB, a quiet machine)
+bench: bench-others bench-pool bench-kernels ## all benchmarks; benches/RESULTS.md (about an hour and 25 GB, a quiet machine)
 
 bench-others: setup build bench-contestants $(BENCH)/sd15/made ## nightshift beside diffusers, optimum-onnx and stable-diffusion.cpp
 	@cargo bench --locked --bench encode --no-run
@@ -100,6 +100,9 @@ $(BENCH)/sd15/made: benches/make_sd15.py benches/ldm_names.py | $(BENCH)/vocabul
 
 bench-pool: setup ## the lane pool against fixed batches of the same rows, as ratios
 	@cargo bench --locked --bench pool
+
+bench-kernels: ## our own kernels alone, on one thread
+	@cargo bench --locked --bench kernels
 
 fmt:
 	@cargo fmt --check

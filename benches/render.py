@@ -192,10 +192,11 @@ def own_rate(results):
 
 
 def outside(results, case):
-    """The share of steady time that nightshift spent outside of graphs, where its summary tells time in graphs."""
+    """The share of steady time that nightshift spent outside of graphs: all but the time in which one of them was at work."""
     summaries = by_round(results, case, "nightshift", "summary")
     steady = by_round(results, case, "nightshift", "steady")
-    return [1 - sum(s["graphs"].values()) / steady[i] for i, s in summaries.items() if "graphs" in s]
+    inside = lambda stages: stages["generate"] - stages["outside"]
+    return [1 - inside(s["stages"]) / steady[i] for i, s in summaries.items()]
 
 
 def stages(results):
@@ -203,14 +204,12 @@ def stages(results):
     lines = []
     for case in CASES:
         summaries = by_round(results, case, "nightshift", "summary").values()
-        for kind in ("stages", "graphs"):
-            told = [summary[kind] for summary in summaries if kind in summary]
-            if told:
-                shown = ", ".join(f"{name} {median([one[name] for one in told]):.2f}" for name in told[0])
-                lines.append((case, kind, shown))
+        told = [summary["stages"] for summary in summaries]
+        if told:
+            lines.append((case, ", ".join(f"{name} {median([one[name] for one in told]):.2f}" for name in told[0])))
     return "" if not lines else (
-        "## nightshift's stages, seconds\n\nAs `run --json` tells them; `write` goes on beside `generate`.\n\n"
-        + table(("case", "kind", "medians"), lines))
+        "## nightshift's stages, seconds\n\nAs `run --json` tells them; from `write` to `outside` they are parts of "
+        "`generate`, side by side.\n\n" + table(("case", "medians"), lines))
 
 
 def encoding(results):

@@ -41,13 +41,22 @@ struct Texts<'a> {
     chunks: usize,
 }
 
+/// What is known of one text.
+#[derive(Debug, Clone, Copy, Default)]
+struct Uses {
+    left: u64,
+    seen: bool,
+}
+
 /// The embeddings of the texts of one run.
 pub struct Embeddings<'a> {
     parts: Vec<TextPart<'a>>,
     recipe: &'a Recipe,
     style: PromptStyle,
     /// Uses still to come of each text.
-    uses: HashMap<Texts<'a>, u64>,
+    uses: HashMap<Texts<'a>, Uses>,
+    /// Texts that were never encoded so far.
+    unseen: usize,
     cache: HashMap<Texts<'a>, Arc<TextEmbeds>>,
     /// How many chunks each text takes, by the number of its encoder, where long ones are cut into chunks.
     counts: HashMap<(usize, &'a str), usize>,
@@ -58,13 +67,14 @@ impl<'a> Embeddings<'a> {
     /// encoders, as many as `recipe` has roles for.
     pub fn new(parts: Vec<TextPart<'a>>, recipe: &'a Recipe, style: PromptStyle, plan: &'a Plan) -> Self {
         let (uses, cache, counts) = (HashMap::new(), HashMap::new(), HashMap::new());
-        let mut embeddings = Embeddings { parts, recipe, style, uses, cache, counts };
+        let mut embeddings = Embeddings { parts, recipe, style, uses, unseen: 0, cache, counts };
         for task in plan.buckets.iter().flat_map(|bucket| &bucket.tasks) {
             let (prompt, negative) = embeddings.needed(task);
             for texts in std::iter::once(prompt).chain(negative) {
-                *embeddings.uses.entry(texts).or_insert(0) += 1;
+                embeddings.uses.entry(texts).or_default().left += 1;
             }
         }
+        embeddings.unseen = embeddings.uses.len();
         embeddings
     }
 
@@ -134,9 +144,9 @@ impl<'a> Embeddings<'a> {
             self.encode(std::slice::from_ref(&texts))?;
         }
         let embeds = self.cache.get(&texts).expect("the text was just encoded").clone();
-        let uses = self.uses.entry(texts.clone()).or_insert(1);
-        *uses = uses.saturating_sub(1);
-        if *uses == 0 {
+        let uses = self.uses.entry(texts.clone()).or_default();
+        uses.left = uses.left.saturating_sub(1);
+        if uses.left == 0 {
             self.cache.remove(&texts);
         }
         Ok(embeds)
@@ -152,6 +162,12 @@ impl<'a> Embeddings<'a> {
             let outputs =
                 self.recipe.texts.iter().zip(&encoded).map(|(role, encoded)| Output::of(*role, &encoded[row]));
             self.cache.insert(texts.clone(), Arc::new(join(outputs.collect(), self.recipe.absent_sequence)));
+            if let Some(uses) = self.uses.get_mut(texts).filter(|uses| !uses.seen) {
+                (uses.seen, self.unseen) = (true, self.unseen - 1);
+            }
+        }
+        if self.unseen == 0 {
+            self.parts.iter_mut().for_each(|part| part.encoder.rest());
         }
         Ok(())
     }

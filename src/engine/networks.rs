@@ -23,6 +23,9 @@ pub trait TextEncoder: Send {
     /// # Errors
     /// The graph fails to run, or does not give that layer.
     fn encode(&mut self, input_ids: ArrayView2<'_, i64>, clip_skip: u32) -> Result<Encoded>;
+
+    /// Told when no text is left to encode for a long time: what takes memory may go. A later text brings it back.
+    fn rest(&mut self) {}
 }
 
 /// How a UNet graph takes its timestep.

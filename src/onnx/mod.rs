@@ -16,6 +16,7 @@
 mod device;
 mod doctor;
 mod guidance_embedding;
+mod heap;
 mod lanes;
 mod layer_norm;
 mod library;

@@ -1,5 +1,6 @@
 //! The networks of a model, loaded.
 
+use super::heap;
 use super::runtime::Runtime;
 use super::session::SessionOptions;
 use super::text_encoder::OnnxTextEncoder;
@@ -37,13 +38,15 @@ impl Networks {
             Some(bound) => Some(OnnxVaeEncoder::load(runtime, spec, bound, options)?),
             None => return Err(no_encoder(spec)),
         };
-        Ok(Networks {
+        let networks = Networks {
             text_encoders: spec.texts.iter().map(text).collect::<Result<_>>()?,
             unet: OnnxUnet::load(runtime, spec, options)?,
             vae_decoder: OnnxVaeDecoder::load(runtime, spec, &spec.vae_decoder, options)?,
             vae_decoder_fp32: LazyVaeDecoder::fp32(runtime, spec, options),
             vae_encoder,
-        })
+        };
+        heap::give_back();
+        Ok(networks)
     }
 }
 

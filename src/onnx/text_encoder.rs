@@ -2,6 +2,7 @@
 
 use ndarray::{Array2, Array3, ArrayD, ArrayView2, Axis, Slice};
 
+use super::heap;
 use super::lanes::Batch;
 use super::layer_norm::LayerNorm;
 use super::runtime::Runtime;
@@ -15,7 +16,10 @@ use crate::model::{Layer, TensorInfo, TextEncoderGraph, TextPart};
 /// UNet it needs no filling up to give a text the same bits alone and among others.
 #[derive(Debug)]
 pub struct OnnxTextEncoder {
-    graph: GraphSession,
+    /// Loaded; `None` while there are no texts.
+    graph: Option<GraphSession>,
+    runtime: Runtime,
+    options: SessionOptions,
     bound: TextEncoderGraph,
     layer: Layer,
     has_layers_to_skip: bool,
@@ -30,15 +34,20 @@ impl OnnxTextEncoder {
     /// # Errors
     /// ONNX Runtime cannot load the graph or use the device.
     pub fn load(runtime: &Runtime, part: &TextPart, options: &SessionOptions) -> Result<Self> {
-        let graph = GraphSession::load(runtime, ("text encoder", &part.graph.file), options, false)?;
+        let graph = load(runtime, &part.graph, options)?;
         let batch = Batch { fixed: part.graph.input_ids.fixed(0), least: 1 };
         let (bound, layer, has_layers_to_skip) = (part.graph.clone(), part.layer(), part.has_layers_to_skip());
-        Ok(OnnxTextEncoder { graph, bound, layer, has_layers_to_skip, batch, final_layer_norm: None })
+        let (runtime, options, graph) = (runtime.clone(), *options, Some(graph));
+        Ok(OnnxTextEncoder { graph, runtime, options, bound, layer, has_layers_to_skip, batch, final_layer_norm: None })
     }
 
     /// Runs the graph on `input_ids` and returns the outputs `wanted`, each with one entry a text.
     fn outputs(&mut self, input_ids: ArrayView2<'_, i64>, wanted: &[&TensorInfo]) -> Result<Vec<ArrayD<f32>>> {
-        let OnnxTextEncoder { graph, bound, batch, .. } = self;
+        let OnnxTextEncoder { graph, runtime, options, bound, batch, .. } = self;
+        let graph = match graph {
+            Some(graph) => graph,
+            None => graph.insert(load(runtime, bound, options)?),
+        };
         batch.run_all(input_ids.nrows(), |range, size| {
             let ids = filled(input_ids.slice_axis(Axis(0), Slice::from(range)), size);
             let input = &bound.input_ids;
@@ -102,7 +111,17 @@ fn filled(ids: ArrayView2<'_, i64>, size: usize) -> Array2<i64> {
     ids.select(Axis(0), &order)
 }
 
+fn load(runtime: &Runtime, bound: &TextEncoderGraph, options: &SessionOptions) -> Result<GraphSession> {
+    GraphSession::load(runtime, ("text encoder", &bound.file), options, false)
+}
+
 impl TextEncoder for OnnxTextEncoder {
+    fn rest(&mut self) {
+        if self.graph.take().is_some() {
+            heap::give_back();
+        }
+    }
+
     fn encode(&mut self, input_ids: ArrayView2<'_, i64>, clip_skip: u32) -> Result<Encoded> {
         let states = self.layer(clip_skip)?;
         let pooled = self.bound.pooled.clone();

@@ -74,6 +74,10 @@ impl<N: TextEncoder + ?Sized> TextEncoder for Timed<'_, N> {
     fn encode(&mut self, input_ids: ArrayView2<'_, i64>, clip_skip: u32) -> Result<Encoded> {
         self.clock.measure(|times| &mut times.text_encoder, || self.network.encode(input_ids, clip_skip))
     }
+
+    fn rest(&mut self) {
+        self.network.rest();
+    }
 }
 
 impl<N: Unet + ?Sized> Unet for Timed<'_, N> {

@@ -33,7 +33,7 @@ mod writer;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use indicatif::MultiProgress;
 
@@ -86,10 +86,13 @@ pub fn run_on(disk: Arc<dyn Disk>, options: RunOptions, bars: &MultiProgress) ->
     }
     let prepared = prepare(&options.job)?;
     report_bad_rows(&prepared.manifest);
+    let hashing = Instant::now();
     let provenance = provenance(&prepared, &options)?;
+    let hashing = hashing.elapsed();
     let fingerprint = fingerprint(&prepared, &options, &provenance);
     let opened = Opened::open(Durable::on(disk), &prepared, &options, &fingerprint)?;
-    let run = Run { options: &options, prepared: &prepared, provenance: &provenance, stop: &stop, started, bars };
+    let (options, prepared, provenance, stop) = (&options, &prepared, &provenance, &stop);
+    let run = Run { options, prepared, provenance, stop, started, hashing, bars };
     run.work(opened)
 }
 
@@ -139,6 +142,8 @@ struct Run<'a> {
     provenance: &'a Provenance,
     stop: &'a Stop,
     started: Instant,
+    /// How long the model's files took to be read for their hash.
+    hashing: Duration,
     bars: &'a MultiProgress,
 }
 
@@ -175,7 +180,8 @@ impl Run<'_> {
         // The journal's view takes as much memory as the catalogue, which has all of it that matters.
         drop(state);
         let sealer = Sealer { folder: &folder, provenance, columns: &columns, journal: &journal, sealed };
-        let mut stages = Stages { prepare: self.started.elapsed().as_secs_f64(), ..Stages::default() };
+        let hash = self.hashing.as_secs_f64();
+        let mut stages = Stages { hash, prepare: self.started.elapsed().as_secs_f64() - hash, ..Stages::default() };
         let load = || Maker::load(self.prepared, self.options, &desk, with_images);
         let working = Instant::now();
         let mut night = Night {

@@ -58,6 +58,8 @@ pub struct Summary {
 pub struct Stages {
     /// Reading manifest, model configs, output folder and journal.
     pub prepare: f64,
+    /// Reading the model's files for their hash, by which a run knows its model.
+    pub hash: f64,
     /// Loading the networks.
     pub load: f64,
     /// Making the images, with the UNet, the VAE and the writer side by side.
@@ -112,8 +114,8 @@ impl fmt::Display for Summary {
             write!(f, "\nreasons        {}", reasons.join(", "))?;
         }
         if self.made > 0 {
-            let Stages { prepare, load, generate, write: writing, finish, .. } = self.stages;
-            write!(f, "\ntime           {prepare:.1} s prepare, {load:.1} s load, {generate:.1} s make")?;
+            let Stages { prepare, hash, load, generate, write: writing, finish, .. } = self.stages;
+            write!(f, "\ntime           {prepare:.1} s prepare, {:.1} s load, {generate:.1} s make", hash + load)?;
             write!(f, " (meanwhile {writing:.1} s write), {finish:.1} s finish")?;
             let Stages { text_encoder, unet, vae_decoder, outside, .. } = self.stages;
             write!(f, "\nnetworks       {text_encoder:.1} s text encoder, {unet:.1} s UNet, {vae_decoder:.1} s VAE")?;
