@@ -6,17 +6,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import process
-from cases import write_manifest
+from cases import CASES, write_manifest
 
 ROOT = Path(__file__).resolve().parents[1]
 HERE = Path(__file__).resolve().parent
 # Pictures that a pipeline takes at once, where more than one pays; see NOTES.md.
 BATCH = {
-    "diffusers": {"C1": 4, "C2": 4, "C4": 4, "C6": 8},
-    "optimum": {"C1": 4, "C2": 4, "C4": 4, "C6": 50},
+    "diffusers": {"C1": 4, "C2": 4, "C4": 4, "C6": 25},
+    "optimum": {"C1": 4, "C2": 4, "C4": 4, "C6": 25},
 }
-# Cases that take a contestant so long that it does them in the first round alone.
-ONCE = {("C2", "sdcpp"), ("C4", "sdcpp")}
+# Who takes so long that it does its cases in the first round alone.
+ONCE = {(case, "sdcpp") for case in CASES}
 
 
 @dataclass(frozen=True)
