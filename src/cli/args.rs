@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::engine::PromptStyle;
 use crate::manifest::{self, Format as ManifestFormat, MAX_FIELD};
 use crate::noise::NoiseKind;
-use crate::onnx::Device;
+use crate::onnx::Devices;
 use crate::output::layout::Format;
 use crate::output::{ImageFormat, ImageKind};
 use crate::prompt::{LongPrompt, PromptSyntax};
@@ -214,13 +214,16 @@ pub struct RunArgs {
     /// Output folder; made if it is not there
     #[arg(long, value_name = "DIR", env = "NIGHTSHIFT_OUT")]
     pub out: PathBuf,
-    /// Device: cpu, cuda, cuda:N, tensorrt or tensorrt:N; never falls back to another
-    #[arg(long, default_value = "cpu", value_name = "DEVICE", env = "NIGHTSHIFT_DEVICE")]
-    pub device: Device,
+    /// Devices, a worker each, with commas between them: cpu, cuda (all GPUs), cuda:N, tensorrt (all) or tensorrt:N
+    ///
+    /// All make the images of one plan together, and what a device that dies had under way is made by the others. None falls
+    /// back to another. CPU workers share the threads.
+    #[arg(long, default_value = "cpu", value_name = "DEVICES", env = "NIGHTSHIFT_DEVICE")]
+    pub device: Devices,
     /// Entries of the UNet's batch axis: a number, or `auto`
     #[arg(long, default_value = "auto", value_name = "N", env = "NIGHTSHIFT_LANES")]
     pub lanes: Lanes,
-    /// Threads for the networks  [default: the processor's cores]
+    /// Threads for the networks on CPU, all workers together  [default: the processor's cores]
     #[arg(long, value_name = "N", env = "NIGHTSHIFT_THREADS")]
     pub threads: Option<usize>,
     /// Exit with 0 although rows failed, if at most N rows (or N %) did
@@ -450,7 +453,7 @@ impl RunArgs {
         RunOptions {
             job: self.job.into_options(),
             out: self.out,
-            device: self.device,
+            devices: self.device,
             lanes: self.lanes,
             threads: self.threads,
             max_failed: self.max_failed,

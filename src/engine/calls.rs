@@ -1,7 +1,7 @@
 //! Calls that fail: smaller ones are made until each entry has its result or has failed by itself.
 
 use super::limit::CallLimit;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// Code of the error of a call that is larger than the memory at hand.
 pub(super) const OUT_OF_MEMORY: &str = "out_of_memory";
@@ -26,7 +26,14 @@ pub(super) trait Calls {
 /// fails alone costs its neighbours nothing: one that runs out of memory by itself does not lower the limit either.
 ///
 /// Returns how many calls were made, those that failed included, and how many entries were too many, if any were.
-pub(super) fn call_all<C: Calls>(calls: &mut C, entries: Vec<C::Entry>, limit: &mut CallLimit) -> (u64, Option<usize>) {
+///
+/// # Errors
+/// Kind `GpuLost`: the device is gone, and with it all that was asked of it. No entry is to blame.
+pub(super) fn call_all<C: Calls>(
+    calls: &mut C,
+    entries: Vec<C::Entry>,
+    limit: &mut CallLimit,
+) -> Result<(u64, Option<usize>)> {
     let (all, mut left, mut made) = (entries.len(), entries, 0);
     let (mut size, mut too_many, mut culprit) = (all, None, false);
     while !left.is_empty() {
@@ -37,6 +44,7 @@ pub(super) fn call_all<C: Calls>(calls: &mut C, entries: Vec<C::Entry>, limit: &
                 limit.worked(now);
                 left.drain(..now);
             }
+            Err(error) if error.kind() == ErrorKind::GpuLost => return Err(error),
             Err(error) if now > 1 && error.code() == OUT_OF_MEMORY => {
                 (too_many, size) = (Some(now), limit.smaller(now));
             }
@@ -55,13 +63,12 @@ pub(super) fn call_all<C: Calls>(calls: &mut C, entries: Vec<C::Entry>, limit: &
     if let Some(too_many) = too_many {
         limit.lower(size, too_many);
     }
-    (made, too_many)
+    Ok((made, too_many))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::ErrorKind;
 
     /// A network that takes `most` entries a call, and fails on some.
     struct Double {
@@ -103,7 +110,7 @@ mod tests {
         let (huge, broken) = (huge.to_vec(), broken.to_vec());
         let mut double = Double { most, huge, broken, called: Vec::new(), done: Vec::new(), failed: Vec::new() };
         let mut limit = CallLimit::new(entries.len());
-        let (made, _) = call_all(&mut double, entries, &mut limit);
+        let (made, _) = call_all(&mut double, entries, &mut limit).expect("no device is lost");
         assert_eq!(made as usize, double.called.len());
         (double, limit)
     }

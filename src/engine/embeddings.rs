@@ -69,7 +69,7 @@ impl<'a> Embeddings<'a> {
     ///
     /// # Errors
     /// Tokenizing or encoding fails for the batch; [`Embeddings::of`] then finds out whose text it is.
-    pub fn prepare(&mut self, tasks: &'a [ImageTask]) -> Result<()> {
+    pub fn prepare(&mut self, tasks: &[&'a ImageTask]) -> Result<()> {
         let mut missing: Vec<Texts<'a>> = Vec::new();
         let needed = tasks.iter().map(|task| self.needed(task));
         for texts in needed.flat_map(|(prompt, negative)| std::iter::once(prompt).chain(negative)) {

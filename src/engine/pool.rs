@@ -99,14 +99,17 @@ impl LanePool {
     }
 
     /// Advances as many lanes as a UNet call may have: in one call, or in several where that one fails.
-    pub fn step(&mut self, unet: &mut dyn Unet) -> Step {
+    ///
+    /// # Errors
+    /// Kind `GpuLost`: the device is gone; the pool is of no more use.
+    pub fn step(&mut self, unet: &mut dyn Unet) -> Result<Step> {
         let requests = self.take_requests();
         let (used, mut limit) = (requests.len(), self.limit);
         let mut calls = PoolCalls { pool: self, unet, departures: Vec::new() };
-        let (made, too_many) = call_all(&mut calls, requests, &mut limit);
+        let (made, too_many) = call_all(&mut calls, requests, &mut limit)?;
         let departures = calls.departures;
         self.limit = limit;
-        Step { departures, calls: made, used, offered: limit.now().max(used), too_many }
+        Ok(Step { departures, calls: made, used, offered: limit.now().max(used), too_many })
     }
 
     fn enqueue(&mut self, slot: usize, lanes: usize) {

@@ -14,7 +14,9 @@
 //! graphs that we support; `lanes` says where that needs help.
 
 mod device;
+mod devices;
 mod doctor;
+mod gpu;
 mod guidance_embedding;
 mod lanes;
 mod layer_norm;
@@ -30,7 +32,9 @@ mod vae_decoder;
 mod vae_encoder;
 
 pub use device::Device;
+pub use devices::Devices;
 pub use doctor::Doctor;
+pub use gpu::{Driver, GpuState, driver, gpu_state, gpu_states};
 pub use library::{Searched, find_library};
 pub use networks::Networks;
 pub use runtime::Runtime;

@@ -27,6 +27,7 @@ mod stop;
 mod summary;
 mod tiling;
 mod verify;
+mod worker;
 mod writer;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -294,7 +295,7 @@ impl Run<'_> {
             failed_rows,
             removed: catalogue.removed().len() as u64,
             lane_occupancy: tally.occupancy(),
-            unet_calls: tally.engine.unet_calls.load(Ordering::Relaxed),
+            unet_calls: tally.unet_calls(),
             seconds: self.started.elapsed().as_secs_f64(),
             stages,
             failed_csv: (failed_rows > 0).then(|| folder.failed_path()),

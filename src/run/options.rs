@@ -9,7 +9,7 @@ use super::sharding::Share;
 use crate::engine::PromptStyle;
 use crate::manifest;
 use crate::noise::NoiseKind;
-use crate::onnx::Device;
+use crate::onnx::Devices;
 use crate::output::ImageFormat;
 use crate::output::layout::{Format, Layout};
 
@@ -66,8 +66,8 @@ pub struct RunOptions {
     pub job: JobOptions,
     /// Output folder.
     pub out: PathBuf,
-    /// Where the networks run.
-    pub device: Device,
+    /// Where the networks run: a worker each.
+    pub devices: Devices,
     /// Entries of the UNet's batch axis.
     pub lanes: Lanes,
     /// Threads for the networks; `None`: the processor's cores.

@@ -1,11 +1,13 @@
 //! What the user sees while a run goes on: a bar on a terminal, else a plain line every 30 s.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::engine::Counters;
+use crate::onnx::Device;
 
 /// Counts of one run, written by the writer, read by whoever shows them.
 #[derive(Debug, Default)]
@@ -18,8 +20,17 @@ pub struct Tally {
     pub done: AtomicU64,
     /// Images that could not be made.
     pub failed: AtomicU64,
-    /// What the engine does.
-    pub engine: Counters,
+    /// What the engines do, one a device, once the networks are being loaded.
+    pub engines: OnceLock<Vec<EngineTally>>,
+}
+
+/// What one device does.
+#[derive(Debug)]
+pub struct EngineTally {
+    /// Where it runs.
+    pub device: Device,
+    /// What it has done.
+    pub counters: Counters,
 }
 
 impl Tally {
@@ -28,10 +39,35 @@ impl Tally {
         self.done.load(Ordering::Relaxed) + self.failed.load(Ordering::Relaxed)
     }
 
+    /// Returns a tally for each device; those of the first call, if it was called before.
+    pub fn open_engines(&self, devices: &[Device]) -> &[EngineTally] {
+        let open = |device: &Device| EngineTally { device: *device, counters: Counters::default() };
+        self.engines.get_or_init(|| devices.iter().map(open).collect())
+    }
+
+    /// Returns the tally of each device; none before any was opened.
+    pub fn engines(&self) -> &[EngineTally] {
+        self.engines.get().map_or(&[], |engines| engines)
+    }
+
+    /// Returns the UNet calls of all devices.
+    pub fn unet_calls(&self) -> u64 {
+        self.sum(|counters| &counters.unet_calls)
+    }
+
+    /// Returns the lanes used in them.
+    pub fn lanes_used(&self) -> u64 {
+        self.sum(|counters| &counters.lanes_used)
+    }
+
     /// Returns which share of the lanes was used so far, 0 to 1.
     pub fn occupancy(&self) -> f64 {
-        let offered = self.engine.lanes_offered.load(Ordering::Relaxed);
-        if offered == 0 { 0.0 } else { self.engine.lanes_used.load(Ordering::Relaxed) as f64 / offered as f64 }
+        let offered = self.sum(|counters| &counters.lanes_offered);
+        if offered == 0 { 0.0 } else { self.lanes_used() as f64 / offered as f64 }
+    }
+
+    fn sum(&self, counter: fn(&Counters) -> &AtomicU64) -> u64 {
+        self.engines().iter().map(|engine| counter(&engine.counters).load(Ordering::Relaxed)).sum()
     }
 }
 
@@ -61,8 +97,7 @@ pub fn show(
         bar.set_position(tally.settled());
         bar.set_message(message(tally, started));
         // The first steps tell how long the night will be; after that a line every half minute will do.
-        let early =
-            !estimated && started.elapsed() >= ESTIMATE_AFTER && tally.engine.lanes_used.load(Ordering::Relaxed) > 0;
+        let early = !estimated && started.elapsed() >= ESTIMATE_AFTER && tally.lanes_used() > 0;
         estimated |= early;
         if asked() || early || !terminal && spoken.elapsed() >= Duration::from_secs(30) {
             tracing::info!("{}", plain_line(tally, started));
@@ -107,7 +142,7 @@ fn message(tally: &Tally, started: Instant) -> String {
 
 /// Tells the time left from the lane evaluations done, since the longest images come first.
 fn left(tally: &Tally, started: Instant) -> String {
-    let done = tally.engine.lanes_used.load(Ordering::Relaxed);
+    let done = tally.lanes_used();
     if done == 0 {
         return "ETA -".to_string();
     }
