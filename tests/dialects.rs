@@ -12,7 +12,7 @@ use ndarray::{Array, Array2, Array3, Array4, Axis, Dimension, array, concatenate
 use nightshift::engine::{Encoded, TextEncoder, TimestepInput, Unet, UnetInputs, VaeDecoder};
 use nightshift::error::Error;
 use nightshift::model::{Dtype, Family, Inspection, ModelSpec, TimestepShape};
-use nightshift::onnx::{Device, Networks, Runtime, SessionOptions};
+use nightshift::onnx::{Networks, Runtime, SessionOptions};
 use nightshift::prompt::PromptTokenizer;
 use serde_json::Value;
 use support::{copy, fixtures, ramp, runtime};
@@ -214,7 +214,7 @@ fn encode(networks: &mut Networks) -> Vec<Encoded> {
 
 /// Texts, prediction and pixels of a folder, the one made of the other.
 fn picture(spec: &ModelSpec, runtime: &Runtime) -> (Array3<f32>, Array4<f32>, Array4<f32>) {
-    let options = SessionOptions { device: Device::Cpu, threads: 2 };
+    let options = SessionOptions { threads: 2, ..SessionOptions::default() };
     let mut networks = Networks::load(runtime, spec, &options, false).unwrap();
     let texts = encode(&mut networks);
     let states: Vec<_> =

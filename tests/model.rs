@@ -20,7 +20,7 @@ fn tiny() -> ModelSpec {
 }
 
 fn threads(threads: usize) -> SessionOptions {
-    SessionOptions { device: Device::Cpu, threads }
+    SessionOptions { threads, ..SessionOptions::default() }
 }
 
 /// A copy of `tiny` that a test may break.
@@ -422,7 +422,8 @@ fn a_gpu_that_is_not_there_is_an_error_never_the_cpu() {
         return;
     }
     for device in [Device::Cuda(0), Device::TensorRt(0)] {
-        let error = Networks::load(&runtime, &tiny(), &SessionOptions { device, threads: 0 }, false).unwrap_err();
+        let error = Networks::load(&runtime, &tiny(), &SessionOptions { device, ..SessionOptions::default() }, false)
+            .unwrap_err();
         assert_eq!((error.kind(), error.code()), (ErrorKind::Provider, "no_device"), "{error}");
         assert!(error.to_string().contains(&device.to_string()), "{error}");
         assert!(error.how_to_fix().unwrap().contains("--device cpu"), "{error}");

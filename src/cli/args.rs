@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::engine::PromptStyle;
 use crate::manifest::{self, Format as ManifestFormat, MAX_FIELD};
 use crate::noise::NoiseKind;
-use crate::onnx::Devices;
+use crate::onnx::{CudaOption, Devices, GpuOptions, TensorRtOption};
 use crate::output::layout::Format;
 use crate::output::{ImageFormat, ImageKind};
 use crate::prompt::{LongPrompt, PromptSyntax};
@@ -220,6 +220,9 @@ pub struct RunArgs {
     /// back to another. CPU workers share the threads.
     #[arg(long, default_value = "cpu", value_name = "DEVICES", env = "NIGHTSHIFT_DEVICE")]
     pub device: Devices,
+    /// What only matters on GPUs.
+    #[command(flatten)]
+    pub gpu: GpuArgs,
     /// Entries of the UNet's batch axis: a number, or `auto`
     #[arg(long, default_value = "auto", value_name = "N", env = "NIGHTSHIFT_LANES")]
     pub lanes: Lanes,
@@ -277,6 +280,41 @@ pub struct RunArgs {
     /// How the summary is printed.
     #[command(flatten)]
     pub summary: SummaryArgs,
+}
+
+/// Flags that only matter on GPUs.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "On GPUs")]
+pub struct GpuArgs {
+    /// Let the processor run nodes that the GPU has no kernels for, beyond the arithmetic of shapes
+    ///
+    /// Without it, such a graph is refused: every such node costs two copies a call.
+    #[arg(long, env = "NIGHTSHIFT_ALLOW_CPU_NODES")]
+    pub allow_cpu_nodes: bool,
+    /// Option of ONNX Runtime's CUDA provider, such as `cudnn_conv_algo_search=EXHAUSTIVE`, `prefer_nhwc=1` or
+    /// `sdpa_kernel=flash|cudnn`; may be given several times
+    #[arg(long, value_name = "KEY=VALUE", env = "NIGHTSHIFT_CUDA_OPTION", value_delimiter = ',')]
+    pub cuda_option: Vec<CudaOption>,
+    /// Option of ONNX Runtime's TensorRT provider, such as `trt_fp16_enable=1`; may be given several times
+    #[arg(long, value_name = "KEY=VALUE", env = "NIGHTSHIFT_TENSORRT_OPTION", value_delimiter = ',')]
+    pub tensorrt_option: Vec<TensorRtOption>,
+    /// Where TensorRT keeps engines  [default: $XDG_CACHE_HOME/nightshift or ~/.cache/nightshift]
+    #[arg(long, value_name = "DIR", env = "NIGHTSHIFT_ENGINE_CACHE")]
+    pub engine_cache: Option<PathBuf>,
+}
+
+impl GpuArgs {
+    fn into_options(self) -> GpuOptions {
+        let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
+        let cache = || std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
+        GpuOptions {
+            cuda: self.cuda_option,
+            tensorrt: self.tensorrt_option,
+            allow_cpu_nodes: self.allow_cpu_nodes,
+            engine_cache: self.engine_cache.or_else(|| cache().map(|cache| cache.join("nightshift"))),
+            ..GpuOptions::default()
+        }
+    }
 }
 
 /// Flags of `check`.
@@ -454,6 +492,7 @@ impl RunArgs {
             job: self.job.into_options(),
             out: self.out,
             devices: self.device,
+            gpu: self.gpu.into_options(),
             lanes: self.lanes,
             threads: self.threads,
             max_failed: self.max_failed,

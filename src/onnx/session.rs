@@ -7,26 +7,29 @@ use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 
 use ndarray::{Array, ArrayD, Dimension};
-use ort::ep::cuda::ConvAlgorithmSearch;
-use ort::ep::{ArenaExtendStrategy, CUDA, ExecutionProviderDispatch, TensorRT};
 use ort::logging::LogLevel;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{OutputSelector, RunOptions, Session, SessionInputValue, SessionOutputs};
 use ort::value::DynValue;
 
 use super::device::Device;
+use super::gpu_options::GpuOptions;
+use super::placement::{self, refuse_cpu_nodes};
+use super::providers::providers;
 use super::runtime::{Runtime, with_complaints};
 use super::tensor::float_output;
 use crate::error::{Error, ErrorKind, Location, Result};
 use crate::model::{GraphFile, TensorInfo};
 
 /// How networks are loaded.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SessionOptions {
     /// Where they run.
     pub device: Device,
     /// Threads that work on one call; 0 takes all that this process may use.
     pub threads: usize,
+    /// What only matters on a GPU.
+    pub gpu: GpuOptions,
 }
 
 impl SessionOptions {
@@ -67,11 +70,14 @@ impl GraphSession {
         busy: bool,
     ) -> Result<GraphSession> {
         let (session, complaints) = with_complaints(|| {
-            let mut builder = builder(runtime, options, busy)?;
+            let mut builder = builder(runtime, options, (part, busy))?;
             builder.commit_from_file(&graph.path)
         });
         let session = session.map_err(|error| refused((part, graph), options.device, error, &complaints))?;
         let on_gpu = options.device != Device::Cpu;
+        if on_gpu && !options.gpu.allow_cpu_nodes {
+            refuse_cpu_nodes(&session, options.device, part, graph)?;
+        }
         Ok(GraphSession { session, part, path: graph.path.clone(), on_gpu })
     }
 
@@ -140,7 +146,7 @@ fn named<'o>(outputs: &'o SessionOutputs<'_>, tensor: &TensorInfo) -> ort::Resul
     outputs.get(&tensor.name).ok_or_else(|| ort::Error::new(format!("the output `{}` is missing", tensor.name)))
 }
 
-fn builder(runtime: &Runtime, options: &SessionOptions, busy: bool) -> ort::Result<SessionBuilder> {
+fn builder(runtime: &Runtime, options: &SessionOptions, (part, busy): (&str, bool)) -> ort::Result<SessionBuilder> {
     let mut builder = Session::builder(runtime.environment())?
         .with_log_level(LogLevel::Warning)?
         .with_optimization_level(GraphOptimizationLevel::All)?
@@ -149,36 +155,11 @@ fn builder(runtime: &Runtime, options: &SessionOptions, busy: bool) -> ort::Resu
         // Spinning threads would take the cores from decoding and from writing between two calls.
         .with_config_entry("session.force_spinning_stop", "1")?;
     if options.device != Device::Cpu {
-        builder = builder.with_execution_providers(providers(options.device))?;
+        builder = builder
+            .with_execution_providers(providers(options.device, &options.gpu, part))?
+            .with_config_entry(placement::RECORD, "1")?;
     }
     Ok(builder)
-}
-
-/// Returns the providers of a GPU, best first. None of them may fail silently, and the settings are those that give the
-/// same bits in every run: no TensorFloat-32, no choice of convolutions by stopwatch.
-///
-/// `session.disable_cpu_ep_fallback` stays off: ONNX Runtime itself puts the small integer arithmetic of shapes (Shape,
-/// Gather, Concat, which every export with free dims has) on the CPU, and that option refuses such graphs (onnxruntime
-/// pull request 16016: any node of the main graph counts).
-fn providers(device: Device) -> Vec<ExecutionProviderDispatch> {
-    let cuda = |index: u32| {
-        let index = i32::try_from(index).unwrap_or(i32::MAX);
-        CUDA::default()
-            .with_device_id(index)
-            .with_tf32(false)
-            .with_conv_algorithm_search(ConvAlgorithmSearch::Heuristic)
-            .with_arena_extend_strategy(ArenaExtendStrategy::SameAsRequested)
-            .build()
-            .error_on_failure()
-    };
-    match device {
-        Device::Cpu => Vec::new(),
-        Device::Cuda(index) => vec![cuda(index)],
-        Device::TensorRt(index) => {
-            let number = i32::try_from(index).unwrap_or(i32::MAX);
-            vec![TensorRT::default().with_device_id(number).build().error_on_failure(), cuda(index)]
-        }
-    }
 }
 
 /// Returns the error for a graph that cannot be loaded: the device's fault or the graph's.
@@ -216,6 +197,13 @@ const OUT_OF_MEMORY: [&str; 8] = [
     "bad allocation",
 ];
 
+/// What CUDA, cuDNN, cuBLAS and TensorRT are called in messages about failures. Most leave the process no way to use the GPU
+/// again (illegal addresses, failed launches, memory errors, a GPU that fell off the bus) …
+const LOST: [&str; 6] = ["cuda failure", "cuda error", "cudnn", "cublas", "device-side", "tensorrt"];
+
+/// … but these are about what was asked of it, and would come again on any other.
+const NOT_FOR_THIS_GRAPH: [&str; 4] = ["not_supported", "not supported", "bad_param", "invalid_value"];
+
 /// Returns the error for a call that failed.
 fn run_failed(part: &str, path: &Path, on_gpu: bool, error: ort::Error) -> Error {
     let said = plain(error.message());
@@ -228,7 +216,7 @@ fn reason(said: &str, on_gpu: bool) -> (ErrorKind, &'static str, &'static str) {
     let any = |needles: &[&str]| needles.iter().any(|needle| said.contains(needle));
     if any(&OUT_OF_MEMORY) {
         (ErrorKind::Unexpected, "out_of_memory", "use fewer lanes (`--lanes`) or smaller images")
-    } else if on_gpu && any(&["cuda failure", "cuda error", "cudnn", "cublas", "device-side", "tensorrt"]) {
+    } else if on_gpu && any(&LOST) && !any(&NOT_FOR_THIS_GRAPH) {
         let hint = "look at `nvidia-smi` and `dmesg`, then run the same command again to resume";
         (ErrorKind::GpuLost, "gpu_lost", hint)
     } else {
@@ -270,13 +258,18 @@ mod tests {
             assert_eq!(code(message), "out_of_memory", "{message}");
         }
         assert_eq!(code("CUDA failure 700: an illegal memory access was encountered ; GPU=0"), "gpu_lost");
+        assert_eq!(code("CUDNN failure 5000: CUDNN_STATUS_EXECUTION_FAILED ; GPU=1"), "gpu_lost");
+        assert_eq!(code("CUDNN failure 3000: CUDNN_STATUS_NOT_SUPPORTED ; GPU=0"), "graph_failed");
         assert_eq!(code("Got invalid dimensions for input: sample"), "graph_failed");
     }
 
     #[test]
     fn threads_are_a_matter_of_the_processor() {
-        assert_eq!(SessionOptions { device: Device::Cpu, threads: 3 }.thread_count(), 3);
+        assert_eq!(SessionOptions { threads: 3, ..SessionOptions::default() }.thread_count(), 3);
         assert!(SessionOptions::default().thread_count() >= 1);
-        assert_eq!(SessionOptions { device: Device::Cuda(0), threads: 8 }.thread_count(), 1);
+        assert_eq!(
+            SessionOptions { device: Device::Cuda(0), threads: 8, ..SessionOptions::default() }.thread_count(),
+            1
+        );
     }
 }

@@ -58,7 +58,7 @@ impl<'a> Worker<'a> {
     ) -> Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = (options.threads.unwrap_or(cores) / cpus.max(1)).max(1);
-        let session = SessionOptions { device: engine.device, threads };
+        let session = SessionOptions { device: engine.device, threads, gpu: options.gpu.clone() };
         let mut networks = Networks::load(runtime, &prepared.spec, &session, with_images)?;
         let (spec, model_hash) = (&prepared.spec, &*desk.provenance.model_hash);
         let (device, onnxruntime) = (engine.device, runtime.build_info());
