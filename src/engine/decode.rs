@@ -114,7 +114,7 @@ struct DecoderCalls<'c, 'a> {
 impl Calls for DecoderCalls<'_, '_> {
     type Entry = Denoised;
 
-    fn call(&mut self, entries: &[Denoised]) -> Result<()> {
+    fn call(&mut self, entries: &[Denoised], _: usize) -> Result<()> {
         let decoded = decode(self.decoder.vae, self.decoder.space, entries)?;
         for (entry, decoded) in entries.iter().zip(decoded.axis_iter(Axis(0))) {
             self.is_heard &= self.decoder.deliver(entry, decoded);

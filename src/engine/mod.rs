@@ -14,6 +14,7 @@ mod networks;
 mod pool;
 mod probe;
 mod schedules;
+mod sizing;
 mod start;
 mod tiles;
 mod work;
@@ -33,6 +34,7 @@ pub use networks::{Encoded, LatentDistribution, TextEncoder, TimestepInput, Unet
 pub use pool::{Departure, LanePool, Step};
 pub use probe::{UnetEntry, probe_unet, probe_vae};
 pub use schedules::Schedules;
+pub use sizing::{Measured, find_lanes};
 pub use start::Starter;
 pub use tiles::{TiledVae, Tiling};
 pub use work::{Next, Work};

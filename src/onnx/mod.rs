@@ -13,6 +13,7 @@
 //! On CPU the same lane gives the same bits whatever shares its batch and however many threads work on it, for the
 //! graphs that we support; `lanes` says where that needs help.
 
+mod binding;
 mod cuda_libraries;
 mod device;
 mod devices;

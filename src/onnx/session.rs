@@ -12,6 +12,7 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{OutputSelector, RunOptions, Session, SessionInputValue, SessionOutputs};
 use ort::value::DynValue;
 
+use super::binding::Bound;
 use super::device::Device;
 use super::gpu_options::GpuOptions;
 use super::placement::{self, refuse_cpu_nodes};
@@ -69,6 +70,7 @@ impl GraphSession {
         options: &SessionOptions,
         busy: bool,
     ) -> Result<GraphSession> {
+        refuse_cuda_only((part, graph), options.device)?;
         let (session, complaints) = with_complaints(|| {
             let mut builder = builder(runtime, options, (part, busy))?;
             builder.commit_from_file(&graph.path)
@@ -113,6 +115,24 @@ impl GraphSession {
             read(&session.run_with_options(inputs?, &options)?)
         };
         run(&mut self.session).map_err(|error| run_failed(self.part, &self.path, self.on_gpu, error))
+    }
+
+    /// Returns a binding that computes `output`, for a graph whose inputs stay on `device` from call to call.
+    pub(super) fn bind(&self, device: Device, output: &TensorInfo) -> Result<Bound> {
+        Bound::new(&self.session, device, output).map_err(|error| run_failed(self.part, &self.path, self.on_gpu, error))
+    }
+
+    /// Binds inputs with `bind`, runs the graph with all that is bound, and returns the output.
+    pub(super) fn run_bound(
+        &mut self,
+        bound: &mut Bound,
+        bind: impl FnOnce(&mut Bound) -> ort::Result<()>,
+    ) -> Result<ArrayD<f32>> {
+        let run = || {
+            bind(bound)?;
+            bound.run(&mut self.session)
+        };
+        run().map_err(|error| run_failed(self.part, &self.path, self.on_gpu, error))
     }
 
     /// Fails if the graph cannot take a tensor of `shape` as its input `tensor`.
@@ -160,6 +180,21 @@ fn builder(runtime: &Runtime, options: &SessionOptions, (part, busy): (&str, boo
             .with_config_entry(placement::RECORD, "1")?;
     }
     Ok(builder)
+}
+
+/// Fails if the graph has operators that only CUDA computes, and `device` is another.
+fn refuse_cuda_only((part, graph): (&str, &GraphFile), device: Device) -> Result<()> {
+    let operators: Vec<&str> = graph.signature.cuda_only_ops.iter().map(String::as_str).collect();
+    if operators.is_empty() || matches!(device, Device::Cuda(_)) {
+        return Ok(());
+    }
+    let message = format!(
+        "the {part} was optimized for CUDA and does not run on `{device}`: only CUDA computes {}",
+        operators.join(", ")
+    );
+    Err(Error::new(ErrorKind::Model, "cuda_only", message)
+        .at(Location::file(&graph.path))
+        .hint("use `--device cuda`, or export the model for this device: `onnx/export.py` without `--optimize cuda`"))
 }
 
 /// Returns the error for a graph that cannot be loaded: the device's fault or the graph's.
@@ -261,6 +296,23 @@ mod tests {
         assert_eq!(code("CUDNN failure 5000: CUDNN_STATUS_EXECUTION_FAILED ; GPU=1"), "gpu_lost");
         assert_eq!(code("CUDNN failure 3000: CUDNN_STATUS_NOT_SUPPORTED ; GPU=0"), "graph_failed");
         assert_eq!(code("Got invalid dimensions for input: sample"), "graph_failed");
+    }
+
+    #[test]
+    fn a_graph_for_cuda_is_refused_elsewhere_by_the_names_of_its_operators() {
+        let cuda_only_ops = ["GroupNorm", "NhwcConv"].map(String::from).into();
+        let graph = GraphFile {
+            path: "unet/model.onnx".into(),
+            signature: crate::model::Signature { cuda_only_ops, ..Default::default() },
+        };
+        assert!(refuse_cuda_only(("UNet", &graph), Device::Cuda(0)).is_ok());
+        for device in [Device::Cpu, Device::TensorRt(0)] {
+            let error = refuse_cuda_only(("UNet", &graph), device).expect_err("no kernels");
+            let message = format!(
+                "unet/model.onnx: the UNet was optimized for CUDA and does not run on `{device}`: only CUDA computes GroupNorm, NhwcConv"
+            );
+            assert_eq!((error.to_string(), error.kind().exit_code()), (message, 10));
+        }
     }
 
     #[test]
