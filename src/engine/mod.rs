@@ -32,7 +32,7 @@ pub use limits::{Limits, Network, Size};
 pub use member::{Kept, Lane, Member, TextEmbeds};
 pub use networks::{Encoded, LatentDistribution, TextEncoder, TimestepInput, Unet, UnetInputs, VaeDecoder, VaeEncoder};
 pub use pool::{Departure, LanePool, Step};
-pub use probe::{UnetEntry, probe_unet, probe_vae};
+pub use probe::{UnetEntry, probe_unet, probe_vae, time_unet};
 pub use schedules::Schedules;
 pub use sizing::{Measured, find_lanes};
 pub use start::Starter;

@@ -9,6 +9,8 @@ use nvml_wrapper::bitmasks::device::ThrottleReasons;
 use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
 use serde::{Deserialize, Serialize};
 
+use super::device::Device;
+
 /// One GPU at one moment; what the driver does not tell is `None`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct GpuState {
@@ -98,6 +100,14 @@ pub fn gpu_state(index: u32) -> Option<GpuState> {
         temperature: device.temperature(TemperatureSensor::Gpu).ok(),
         throttled: device.current_throttle_reasons().map(reasons).unwrap_or_default(),
     })
+}
+
+/// Returns what devices have in common that compute alike: `cpu`, or the way to use a GPU and its model.
+pub fn kind_of(device: Device) -> String {
+    match device.gpu().and_then(gpu_state) {
+        None => device.to_string(),
+        Some(gpu) => format!("{} on {}", device.to_string().split(':').next().unwrap_or_default(), gpu.name),
+    }
 }
 
 /// Returns the GPUs that this process may see.

@@ -7,6 +7,8 @@ use crossbeam_channel::bounded;
 
 use super::catalogue::Catalogue;
 use super::first_metadata::FirstMetadata;
+use super::foreseen::Foreseen;
+use super::loading::Load;
 use super::options::RunOptions;
 use super::prepare::Prepared;
 use super::progress::Tally;
@@ -53,16 +55,20 @@ pub struct Desk<'a> {
 }
 
 impl<'a> Maker<'a> {
-    /// Loads the networks on every device; the VAE's encoder only `with_images`.
+    /// Loads the networks on every device, for the images that are foreseen.
     ///
     /// # Errors
     /// Library, a device or a network cannot be loaded.
-    pub fn load(prepared: &'a Prepared, options: &'a RunOptions, desk: &Desk<'a>, with_images: bool) -> Result<Self> {
+    pub fn load(prepared: &'a Prepared, options: &'a RunOptions, desk: &Desk<'a>, foreseen: &Foreseen) -> Result<Self> {
         let runtime = Runtime::load(options.ort_lib.as_deref())?;
         let devices = options.devices.resolve()?;
         let engines = desk.tally.open_engines(&devices);
         let cpus = devices.iter().filter(|device| **device == Device::Cpu).count();
-        let load = |engine| Worker::load(&runtime, prepared, (options, cpus), desk, engine, with_images);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = (options.threads.unwrap_or(cores) / cpus.max(1)).max(1);
+        let (model_hash, prompts) = (&*desk.provenance.model_hash, options.job.prompts);
+        let load = Load { spec: &prepared.spec, model_hash, runtime: &runtime, prompts, foreseen };
+        let load = |engine| Worker::load(load, prepared, (options, threads), desk, engine);
         let workers = engines.iter().map(load).collect::<Result<Vec<_>>>()?;
         Ok(Maker { options, workers })
     }

@@ -8,6 +8,8 @@ mod check;
 mod crash;
 mod finished;
 mod first_metadata;
+mod foreseen;
+mod loading;
 pub mod logging;
 mod look;
 mod make;
@@ -23,6 +25,7 @@ mod report;
 mod seal;
 mod sharding;
 mod sheet;
+mod sizing;
 mod stop;
 mod summary;
 mod tiling;
@@ -57,6 +60,7 @@ use crate::plan::{lane_evaluations, tasks};
 use catalogue::Catalogue;
 use crash::CrashMark;
 use first_metadata::FirstMetadata;
+use foreseen::Foreseen;
 use make::{Desk, Maker};
 use night::Night;
 use progress::Tally;
@@ -153,7 +157,7 @@ impl Run<'_> {
         report::warn_of_full_disk(&folder, &catalogue, &to_make, self.options.image_format);
         let counts = Counts { images: images_in(&catalogue, &own), skipped: made_in(&catalogue, &own) };
         let (planned, planned_evaluations) = (to_make.len() as u64, lane_evaluations(&to_make));
-        let with_images = to_make.iter().any(|task| task.job.rare().image.is_some());
+        let foreseen = Foreseen::of(&to_make);
         drop(to_make);
         let tally = Tally { planned, planned_evaluations, ..Tally::default() };
         let (provenance, stop) = (self.provenance, self.stop);
@@ -176,7 +180,7 @@ impl Run<'_> {
         drop(state);
         let sealer = Sealer { folder: &folder, provenance, columns: &columns, journal: &journal, sealed };
         let mut stages = Stages { prepare: self.started.elapsed().as_secs_f64(), ..Stages::default() };
-        let load = || Maker::load(self.prepared, self.options, &desk, with_images);
+        let load = || Maker::load(self.prepared, self.options, &desk, &foreseen);
         let working = Instant::now();
         let mut night = Night {
             desk: &desk,

@@ -5,24 +5,27 @@ use std::path::Path;
 use crossbeam_channel::Sender;
 use image::RgbImage;
 
+use super::loading::Load;
 use super::make::Desk;
 use super::options::{Lanes, RunOptions};
 use super::prepare::Prepared;
 use super::probing::Probing;
 use super::progress::EngineTally;
 use super::remembered::Remembered;
+use super::sizing::{measured_lanes, unmeasured_lanes};
 use super::tiling::TilingDecoder;
 use crate::engine::{
     Embeddings, Engine, Images, Outcome, Settings, Starter, TextEncoder, TextPart, VaeDecoder, VaeEncoder, Work,
 };
 use crate::error::{Error, ErrorKind, Location, Result};
 use crate::job::ImageTask;
-use crate::onnx::{Device, Networks, OnnxTextEncoder, Runtime, SessionOptions};
+use crate::onnx::{Device, Networks, OnnxTextEncoder};
 use crate::output::RunFolder;
 use crate::pixels::read_rgb;
 use crate::plan::Plan;
 
-/// Pictures per VAE call: more costs memory and gains nothing (ONNX Runtime PR 18273 advises at most 4).
+/// Pictures per VAE call on a processor: more costs memory and gains nothing (ONNX Runtime PR 18273 advises at most 4). A GPU is
+/// busy with one, and gives a picture the same bits only in calls of one size.
 const VAE_BATCH: usize = 4;
 
 /// The networks of a model, loaded on one device.
@@ -46,24 +49,33 @@ pub(super) struct Assignment<'m> {
 }
 
 impl<'a> Worker<'a> {
-    /// Loads the networks on the device of `engine`; the VAE's encoder only `with_images`. `cpus` workers share the
-    /// processor's threads.
+    /// Loads the networks on the device of `engine`. CPU workers have so many `threads`.
+    ///
+    /// # Errors
+    /// The device or a network cannot be loaded.
     pub(super) fn load(
-        runtime: &Runtime,
+        load: Load<'_>,
         prepared: &'a Prepared,
-        (options, cpus): (&'a RunOptions, usize),
+        (options, threads): (&'a RunOptions, usize),
         desk: &Desk<'a>,
         engine: &'a EngineTally,
-        with_images: bool,
     ) -> Result<Self> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = (options.threads.unwrap_or(cores) / cpus.max(1)).max(1);
-        let session = SessionOptions { device: engine.device, threads, gpu: options.gpu.clone() };
-        let mut networks = Networks::load(runtime, &prepared.spec, &session, with_images)?;
-        let (spec, model_hash) = (&prepared.spec, &*desk.provenance.model_hash);
-        let (device, onnxruntime) = (engine.device, runtime.build_info());
+        let (spec, model_hash, device) = (&prepared.spec, &*desk.provenance.model_hash, engine.device);
+        let lanes = match options.lanes {
+            Lanes::Count(count) => count,
+            Lanes::Auto => unmeasured_lanes(device, spec.default_size),
+        };
+        let vae_batch = if device == Device::Cpu { VAE_BATCH } else { 1 };
+        let session = load.session_options(device, threads, &options.gpu, lanes)?;
+        let mut networks = Networks::load(load.runtime, spec, &session, load.foreseen.with_images)?;
+        let onnxruntime = load.runtime.build_info();
         let probing = Probing { spec, model_hash, device, onnxruntime, folder: desk.folder };
-        let settings = probing.safe(&mut networks, settings(prepared, options))?;
+        let mut settings = probing.safe(&mut networks, Settings { lanes, vae_batch })?;
+        if options.lanes == Lanes::Auto && settings.lanes > 1 && matches!(device, Device::Cuda(_)) {
+            let remembered = Remembered { model_hash, device, settings, folder: desk.folder };
+            let size = load.foreseen.sizes.first().copied().unwrap_or(spec.default_size);
+            settings.lanes = measured_lanes(&mut networks, spec, size, &remembered)?;
+        }
         let worker = Worker { prepared, options, model_hash, engine, networks, settings };
         worker.remembered(desk.folder).recall(&engine.counters.limits);
         Ok(worker)
@@ -124,19 +136,4 @@ fn read_image(path: &Path) -> Result<RgbImage> {
             .source(error)
     })?;
     read_rgb(&bytes).map_err(|error| error.at(Location::file(path)))
-}
-
-fn settings(prepared: &Prepared, options: &RunOptions) -> Settings {
-    let lanes = match options.lanes {
-        Lanes::Count(count) => count,
-        Lanes::Auto => automatic_lanes(prepared.spec.default_size),
-    };
-    Settings { lanes, vae_batch: VAE_BATCH }
-}
-
-/// On a CPU more lanes cost memory and, beyond what fills the caches and hides the overhead of a call, gain nothing: as
-/// many as make up about one 256×256 picture with guidance, at least two, at most sixteen.
-fn automatic_lanes((width, height): (u32, u32)) -> usize {
-    let area = (width as usize * height as usize).max(1);
-    (2 * 256 * 256 / area).clamp(2, 16)
 }
