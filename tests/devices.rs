@@ -39,3 +39,25 @@ fn a_gpu_that_is_not_there_is_never_replaced_by_the_processor() {
     assert!(stderr.contains("no NVIDIA GPU can be seen"), "{stderr}");
     run_to(2, &manifest, &out, &["--device", "cuda:0,tensorrt:0"]);
 }
+
+#[test]
+fn prepare_shows_that_a_device_takes_the_networks_and_says_what_it_keeps() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let manifest = manifest(&folder, &mixed_manifest(12, 2));
+    let mut command = nightshift();
+    let command = command.arg("prepare").arg(&manifest).arg("--model").arg(support::model());
+    let output = command.args(["--device", "cpu", "--lanes", "4"]).output().expect("it starts");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(stdout.contains("4 lanes a call, first calls for 2 sizes of picture"), "{stdout}");
+    assert!(stdout.contains("nothing is kept: only TensorRT has engines"), "{stdout}");
+}
+
+#[test]
+fn options_of_providers_are_checked_before_anything_is_loaded() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let manifest = manifest(&folder, &mixed_manifest(1, 1));
+    let stderr = run_to(2, &manifest, &folder.path().join("out"), &["--cuda-option", "prefer_nhcw=1"]);
+    assert!(stderr.contains("`prefer_nhcw` is no option of this provider"), "{stderr}");
+    assert!(!folder.path().join("out").exists());
+}

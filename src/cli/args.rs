@@ -13,7 +13,9 @@ use crate::output::layout::Format;
 use crate::output::{ImageFormat, ImageKind};
 use crate::prompt::{LongPrompt, PromptSyntax};
 use crate::run::logging::LogFormat;
-use crate::run::{DefaultFlags, JobOptions, Lanes, MaxFailed, RunOptions, ScheduleOptions, Share, VaeTiling};
+use crate::run::{
+    DefaultFlags, EngineOptions, JobOptions, Lanes, MaxFailed, RunOptions, ScheduleOptions, Share, VaeTiling,
+};
 
 /// Turns manifests of prompts into folders of images, overnight, with exported ONNX graphs of latent diffusion models.
 #[derive(Debug, Parser)]
@@ -55,6 +57,8 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Make the journal of an output folder agree with its files again, without making a picture
     Repair(RepairArgs),
+    /// Load the networks and call them once with a manifest's shapes: TensorRT builds its engines, before the night
+    Prepare(Box<PrepareArgs>),
     /// Look at this machine: ONNX Runtime library, devices, and what is missing
     Doctor(DoctorArgs),
     /// Print a completion script for a shell
@@ -280,6 +284,37 @@ pub struct RunArgs {
     /// How the summary is printed.
     #[command(flatten)]
     pub summary: SummaryArgs,
+}
+
+/// Flags of `prepare`.
+#[derive(Debug, Args)]
+pub struct PrepareArgs {
+    /// Manifests, model and defaults, as `run` will get them.
+    #[command(flatten)]
+    pub job: JobArgs,
+    /// Devices, as `run` will get them: tensorrt or tensorrt:N builds engines, cuda and cpu only show that all loads
+    #[arg(long, default_value = "cpu", value_name = "DEVICES", env = "NIGHTSHIFT_DEVICE")]
+    pub device: Devices,
+    /// Lanes, as `run` will get them
+    #[arg(long, default_value = "auto", value_name = "N", env = "NIGHTSHIFT_LANES")]
+    pub lanes: Lanes,
+    /// What only matters on GPUs.
+    #[command(flatten)]
+    pub gpu: GpuArgs,
+    /// ONNX Runtime's shared library  [default: ORT_DYLIB_PATH, beside the executable, .ort/]
+    #[arg(long, value_name = "FILE", env = "NIGHTSHIFT_ORT_LIB")]
+    pub ort_lib: Option<PathBuf>,
+    /// How the report is printed.
+    #[command(flatten)]
+    pub summary: SummaryArgs,
+}
+
+impl PrepareArgs {
+    /// Returns the options as `run` takes them.
+    pub fn into_options(self) -> EngineOptions {
+        let (devices, gpu) = (self.device, self.gpu.into_options());
+        EngineOptions { job: self.job.into_options(), devices, gpu, lanes: self.lanes, ort_lib: self.ort_lib }
+    }
 }
 
 /// Flags that only matter on GPUs.

@@ -10,9 +10,10 @@ use serde::Serialize;
 
 use super::cuda_libraries::{Found, load};
 use super::device::Device;
-use super::gpu::{Driver, GpuState, driver, gpu_states};
+use super::gpu::{Driver, driver, gpu_states};
 use super::library::{Searched, search};
 use super::runtime::Runtime;
+use crate::gpu::GpuState;
 
 /// What was found, in the order in which it matters.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -42,7 +42,7 @@ pub use cuda_libraries::{Found, Library};
 pub use device::Device;
 pub use devices::Devices;
 pub use doctor::Doctor;
-pub use gpu::{Driver, GpuState, driver, gpu_state, gpu_states, kind_of};
+pub use gpu::{Driver, driver, gpu_state, gpu_states, kind_of};
 pub use gpu_options::{Binding, CudaOption, GpuOptions, TensorRtOption};
 pub use library::{Searched, find_library};
 pub use networks::Networks;

@@ -6,6 +6,7 @@ mod batch;
 mod catalogue;
 mod check;
 mod crash;
+mod engines;
 mod finished;
 mod first_metadata;
 mod foreseen;
@@ -30,6 +31,7 @@ mod stop;
 mod summary;
 mod tiling;
 mod verify;
+mod watch;
 mod worker;
 mod writer;
 
@@ -42,6 +44,7 @@ use indicatif::MultiProgress;
 
 pub use audit::{Finding, Kind};
 pub use check::{CheckReport, check};
+pub use engines::{DeviceReport, EngineOptions, EngineReport, build_engines};
 pub use look::{doctor, inspect, schedule, status};
 pub use options::{DefaultFlags, JobOptions, Lanes, MaxFailed, RunOptions, ScheduleOptions, VaeTiling};
 pub use prepare::{Prepared, Truncation, Truncations, prepare};
@@ -49,6 +52,7 @@ pub use repair::{JournalFile, RepairReport, repair};
 pub use sharding::Share;
 pub use summary::{Stages, Summary};
 pub use verify::{VerifyReport, verify};
+pub use watch::GpuSummary;
 
 use crate::error::{Error, Result};
 use crate::job::ImageTask;
@@ -226,7 +230,10 @@ impl Run<'_> {
             let over = &over;
             let watcher = scope.spawn(move || {
                 let started = Instant::now();
-                let mut tick = |tally: &Tally| report::write_progress(folder, tally, skipped, images, started);
+                let mut tick = |tally: &Tally| {
+                    tally.look_at_gpus();
+                    report::write_progress(folder, tally, skipped, images, started);
+                };
                 if tally.planned > 0 {
                     tick(tally);
                 }
@@ -305,6 +312,7 @@ impl Run<'_> {
             failed_csv: (failed_rows > 0).then(|| folder.failed_path()),
             contact_sheet,
             answers,
+            gpus: tally.gpus.summary(),
             exit_code: 0,
         };
         summary.exit_code = exit_code(&summary, self.options.max_failed);

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
+use super::watch::GpuWatch;
 use crate::engine::Counters;
-use crate::onnx::Device;
+use crate::onnx::{Device, gpu_state};
 
 /// Counts of one run, written by the writer, read by whoever shows them.
 #[derive(Debug, Default)]
@@ -22,6 +23,8 @@ pub struct Tally {
     pub failed: AtomicU64,
     /// What the engines do, one a device, once the networks are being loaded.
     pub engines: OnceLock<Vec<EngineTally>>,
+    /// What the GPUs do.
+    pub gpus: GpuWatch,
 }
 
 /// What one device does.
@@ -48,6 +51,11 @@ impl Tally {
     /// Returns the tally of each device; none before any was opened.
     pub fn engines(&self) -> &[EngineTally] {
         self.engines.get().map_or(&[], |engines| engines)
+    }
+
+    /// Looks at the GPUs of the engines.
+    pub fn look_at_gpus(&self) {
+        self.gpus.look(self.engines().iter().filter_map(|engine| engine.device.gpu()), &gpu_state);
     }
 
     /// Returns the UNet calls of all devices.
@@ -137,7 +145,8 @@ fn message(tally: &Tally, started: Instant) -> String {
     let failed = tally.failed.load(Ordering::Relaxed);
     let failures = if failed > 0 { format!("  {failed} failed") } else { String::new() };
     let busy = 100.0 * tally.occupancy();
-    format!("{}  {:.1}/s  lanes {busy:.0}%{failures}", left(tally, started), rate(tally, started))
+    let gpus: String = tally.gpus.now().iter().map(|gpu| format!("  {gpu}")).collect();
+    format!("{}  {:.1}/s  lanes {busy:.0}%{failures}{gpus}", left(tally, started), rate(tally, started))
 }
 
 /// Tells the time left from the lane evaluations done, since the longest images come first.

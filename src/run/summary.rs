@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::watch::GpuSummary;
+
 /// The result of a run.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Summary {
@@ -45,6 +47,8 @@ pub struct Summary {
     pub contact_sheet: Option<PathBuf>,
     /// Where the answers to a batch of OpenAI's API are, if the manifest is one.
     pub answers: Option<PathBuf>,
+    /// What the GPUs did, where the driver tells.
+    pub gpus: Vec<GpuSummary>,
     /// What the process exits with.
     pub exit_code: u8,
 }
@@ -93,6 +97,9 @@ impl fmt::Display for Summary {
             let Stages { prepare, load, generate, write: writing, finish } = self.stages;
             write!(f, "\ntime           {prepare:.1} s prepare, {load:.1} s load, {generate:.1} s make")?;
             write!(f, " (meanwhile {writing:.1} s write), {finish:.1} s finish")?;
+        }
+        for gpu in &self.gpus {
+            write!(f, "\ngpu            {gpu}")?;
         }
         if self.suspect > 0 {
             write!(f, "\nto look at     {} pictures of one colour (status `suspect` in the metadata)", self.suspect)?;
