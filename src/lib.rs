@@ -4,6 +4,7 @@
 pub mod cli;
 pub mod engine;
 pub mod error;
+pub mod gpu;
 pub mod guidance;
 pub mod job;
 pub mod journal;

@@ -105,7 +105,7 @@ fn run(rows: &[Row], lanes: usize, unet: &mut RowWise) -> (Vec<Option<Array3<f32
         if pool.is_empty() {
             return (results, used);
         }
-        let step = pool.step(unet);
+        let step = pool.step(unet).expect("no device is lost");
         used.push(step.used);
         for departure in step.departures {
             if let Departure::Denoised(task, latents) = departure {

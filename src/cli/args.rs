@@ -8,12 +8,14 @@ use clap::{Args, Parser, Subcommand};
 use crate::engine::PromptStyle;
 use crate::manifest::{self, Format as ManifestFormat, MAX_FIELD};
 use crate::noise::NoiseKind;
-use crate::onnx::{Device, Kernels};
+use crate::onnx::{CudaOption, Devices, GpuOptions, Kernels, TensorRtOption};
 use crate::output::layout::Format;
 use crate::output::{ImageFormat, ImageKind};
 use crate::prompt::{LongPrompt, PromptSyntax};
 use crate::run::logging::LogFormat;
-use crate::run::{DefaultFlags, JobOptions, Lanes, MaxFailed, RunOptions, ScheduleOptions, Share, VaeTiling};
+use crate::run::{
+    DefaultFlags, EngineOptions, JobOptions, Lanes, MaxFailed, RunOptions, ScheduleOptions, Share, VaeTiling,
+};
 
 /// Turns manifests of prompts into folders of images, overnight, with exported ONNX graphs of latent diffusion models.
 #[derive(Debug, Parser)]
@@ -55,6 +57,8 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Make the journal of an output folder agree with its files again, without making a picture
     Repair(RepairArgs),
+    /// Load the networks and call them once with a manifest's shapes: TensorRT builds its engines, before the night
+    Prepare(Box<PrepareArgs>),
     /// Look at this machine: ONNX Runtime library, devices, and what is missing
     Doctor(DoctorArgs),
     /// Print a completion script for a shell
@@ -214,13 +218,19 @@ pub struct RunArgs {
     /// Output folder; made if it is not there
     #[arg(long, value_name = "DIR", env = "NIGHTSHIFT_OUT")]
     pub out: PathBuf,
-    /// Device: cpu, cuda, cuda:N, tensorrt or tensorrt:N; never falls back to another
-    #[arg(long, default_value = "cpu", value_name = "DEVICE", env = "NIGHTSHIFT_DEVICE")]
-    pub device: Device,
+    /// Devices, a worker each, with commas between them: cpu, cuda (all GPUs), cuda:N, tensorrt (all) or tensorrt:N
+    ///
+    /// All make the images of one plan together, and what a device that dies had under way is made by the others. None falls
+    /// back to another. CPU workers share the threads.
+    #[arg(long, default_value = "cpu", value_name = "DEVICES", env = "NIGHTSHIFT_DEVICE")]
+    pub device: Devices,
+    /// What only matters on GPUs.
+    #[command(flatten)]
+    pub gpu: GpuArgs,
     /// Entries of the UNet's batch axis: a number, or `auto`
     #[arg(long, default_value = "auto", value_name = "N", env = "NIGHTSHIFT_LANES")]
     pub lanes: Lanes,
-    /// Threads for the networks  [default: the processor's cores]
+    /// Threads for the networks on CPU, all workers together  [default: the processor's cores]
     #[arg(long, value_name = "N", env = "NIGHTSHIFT_THREADS")]
     pub threads: Option<usize>,
     /// Exit with 0 although rows failed, if at most N rows (or N %) did
@@ -277,6 +287,72 @@ pub struct RunArgs {
     /// How the summary is printed.
     #[command(flatten)]
     pub summary: SummaryArgs,
+}
+
+/// Flags of `prepare`.
+#[derive(Debug, Args)]
+pub struct PrepareArgs {
+    /// Manifests, model and defaults, as `run` will get them.
+    #[command(flatten)]
+    pub job: JobArgs,
+    /// Devices, as `run` will get them: tensorrt or tensorrt:N builds engines, cuda and cpu only show that all loads
+    #[arg(long, default_value = "cpu", value_name = "DEVICES", env = "NIGHTSHIFT_DEVICE")]
+    pub device: Devices,
+    /// Lanes, as `run` will get them
+    #[arg(long, default_value = "auto", value_name = "N", env = "NIGHTSHIFT_LANES")]
+    pub lanes: Lanes,
+    /// What only matters on GPUs.
+    #[command(flatten)]
+    pub gpu: GpuArgs,
+    /// ONNX Runtime's shared library  [default: ORT_DYLIB_PATH, beside the executable, .ort/]
+    #[arg(long, value_name = "FILE", env = "NIGHTSHIFT_ORT_LIB")]
+    pub ort_lib: Option<PathBuf>,
+    /// How the report is printed.
+    #[command(flatten)]
+    pub summary: SummaryArgs,
+}
+
+impl PrepareArgs {
+    /// Returns the options as `run` takes them.
+    pub fn into_options(self) -> EngineOptions {
+        let (devices, gpu) = (self.device, self.gpu.into_options());
+        EngineOptions { job: self.job.into_options(), devices, gpu, lanes: self.lanes, ort_lib: self.ort_lib }
+    }
+}
+
+/// Flags that only matter on GPUs.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "On GPUs")]
+pub struct GpuArgs {
+    /// Let the processor run nodes that the GPU has no kernels for, beyond the arithmetic of shapes
+    ///
+    /// Without it, such a graph is refused: every such node costs two copies a call.
+    #[arg(long, env = "NIGHTSHIFT_ALLOW_CPU_NODES")]
+    pub allow_cpu_nodes: bool,
+    /// Option of ONNX Runtime's CUDA provider, such as `cudnn_conv_algo_search=EXHAUSTIVE`, `prefer_nhwc=1` or
+    /// `sdpa_kernel=flash|cudnn`; may be given several times
+    #[arg(long, value_name = "KEY=VALUE", env = "NIGHTSHIFT_CUDA_OPTION", value_delimiter = ',')]
+    pub cuda_option: Vec<CudaOption>,
+    /// Option of ONNX Runtime's TensorRT provider, such as `trt_fp16_enable=1`; may be given several times
+    #[arg(long, value_name = "KEY=VALUE", env = "NIGHTSHIFT_TENSORRT_OPTION", value_delimiter = ',')]
+    pub tensorrt_option: Vec<TensorRtOption>,
+    /// Where TensorRT keeps engines  [default: $XDG_CACHE_HOME/nightshift or ~/.cache/nightshift]
+    #[arg(long, value_name = "DIR", env = "NIGHTSHIFT_ENGINE_CACHE")]
+    pub engine_cache: Option<PathBuf>,
+}
+
+impl GpuArgs {
+    fn into_options(self) -> GpuOptions {
+        let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
+        let cache = || std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
+        GpuOptions {
+            cuda: self.cuda_option,
+            tensorrt: self.tensorrt_option,
+            allow_cpu_nodes: self.allow_cpu_nodes,
+            engine_cache: self.engine_cache.or_else(|| cache().map(|cache| cache.join("nightshift"))),
+            ..GpuOptions::default()
+        }
+    }
 }
 
 /// Flags of `check`.
@@ -453,7 +529,8 @@ impl RunArgs {
         RunOptions {
             job: self.job.into_options(),
             out: self.out,
-            device: self.device,
+            devices: self.device,
+            gpu: self.gpu.into_options(),
             lanes: self.lanes,
             threads: self.threads,
             max_failed: self.max_failed,

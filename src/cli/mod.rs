@@ -49,6 +49,11 @@ fn dispatch(command: Command) -> Result<u8> {
             print::data(args.summary.json, &report)?;
             Ok(report.exit_code)
         }
+        Command::Prepare(args) => {
+            run::logging::init(run::logging::LogFormat::Text);
+            let json = args.summary.json;
+            print::data(json, &run::build_engines(&args.into_options())?)
+        }
         Command::Doctor(args) => {
             let report = run::doctor(args.ort_lib.as_deref());
             print::data(args.summary.json, &report)?;

@@ -35,12 +35,19 @@ impl<'a> Attempts<'a> {
         self.under_way.insert(task.ordinal, Attempt { task, is_second: false });
     }
 
-    /// Notes that it is known what became of an image.
-    pub(super) fn settle(&mut self, task: &ImageTask) {
-        self.under_way.remove(&task.ordinal);
+    /// Notes that it is known what became of an image; returns whether that is news.
+    pub(super) fn settle(&mut self, task: &ImageTask) -> bool {
+        self.under_way.remove(&task.ordinal).is_some()
     }
 
-    /// Notes that an image came out as no numbers: it is made once more, or has failed for good with the error returned.
+    /// Returns the images that are not settled, in their order.
+    pub(super) fn unsettled(&self) -> Vec<&'a ImageTask> {
+        let mut tasks: Vec<_> = self.under_way.values().map(|attempt| attempt.task).collect();
+        tasks.sort_by_key(|task| (std::cmp::Reverse(task.job.num_inference_steps), task.ordinal));
+        tasks
+    }
+
+    /// Notes that an image came out as no numbers: it is made once more, or fails for good with the error returned.
     pub(super) fn spoilt(&mut self, task: &ImageTask, what: Spoilt) -> Option<Error> {
         match self.under_way.get_mut(&task.ordinal) {
             Some(attempt) if !attempt.is_second => {
@@ -48,10 +55,7 @@ impl<'a> Attempts<'a> {
                 self.again.push(attempt.task);
                 None
             }
-            _ => {
-                self.settle(task);
-                Some(what.error())
-            }
+            _ => Some(what.error()),
         }
     }
 
@@ -105,6 +109,8 @@ mod tests {
         assert!(attempts.any_under_way() && attempts.size_to_repeat().is_none());
         let error = attempts.spoilt(&task, Spoilt::Picture).expect("it fails for good");
         assert_eq!((error.code(), error.kind()), ("not_a_number", ErrorKind::Row));
+        assert_eq!(attempts.unsettled(), [&task]);
+        assert!(attempts.settle(&task) && !attempts.settle(&task));
         assert!(!attempts.any_under_way());
     }
 }

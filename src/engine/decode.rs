@@ -22,6 +22,8 @@ pub(super) enum Decoded {
     Settled(ImageTask),
     /// No decoder gives finite values for them.
     NotANumber(ImageTask),
+    /// The device is gone.
+    Lost(Error),
 }
 
 /// The decoding thread.
@@ -48,8 +50,13 @@ impl Decoder<'_> {
             let (group, next) = gather(first, limit.now(), denoised);
             held = next;
             let mut calls = DecoderCalls { decoder: self, is_heard: true };
-            let (_, too_many) = call_all(&mut calls, group, &mut limit);
-            if !calls.is_heard {
+            let called = call_all(&mut calls, group, &mut limit);
+            let is_heard = calls.is_heard;
+            let too_many = match called {
+                Ok((_, too_many)) => too_many,
+                Err(error) => return self.tell(Decoded::Lost(error)),
+            };
+            if !is_heard {
                 return;
             }
             self.limits.learn(Network::VaeDecoder, size, limit, too_many);
@@ -107,7 +114,7 @@ struct DecoderCalls<'c, 'a> {
 impl Calls for DecoderCalls<'_, '_> {
     type Entry = Denoised;
 
-    fn call(&mut self, entries: &[Denoised]) -> Result<()> {
+    fn call(&mut self, entries: &[Denoised], _: usize) -> Result<()> {
         let decoded = decode(self.decoder.vae, self.decoder.space, entries)?;
         for (entry, decoded) in entries.iter().zip(decoded.axis_iter(Axis(0))) {
             self.is_heard &= self.decoder.deliver(entry, decoded);

@@ -1,8 +1,10 @@
-//! The denoising loop: images enter the lane pool while it has room, and leave it when they are done.
+//! The denoising loop of one device: images enter the lane pool while it has room, and leave it when they are done.
 
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::attempts::{Attempts, Spoilt};
 use super::decode::{Decoded, Denoised};
@@ -11,10 +13,13 @@ use super::member::Member;
 use super::networks::Unet;
 use super::pool::{Departure, LanePool};
 use super::start::Starter;
+use super::work::{Next, Work};
 use super::{Counters, Outcome, Pace};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::job::ImageTask;
-use crate::plan::Plan;
+
+/// How long to wait for news before looking at the pace again.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// What the loop works with.
 pub(super) struct Denoiser<'s, 'a> {
@@ -25,6 +30,11 @@ pub(super) struct Denoiser<'s, 'a> {
     pub(super) counters: &'s Counters,
     /// Told of images before their first evaluation; where it says no, nothing more is made.
     pub(super) begin: &'s dyn Fn(&[ImageTask]) -> bool,
+    /// Where images come from.
+    pub(super) work: &'s Work<'a>,
+    /// Images that were taken, and have not entered the pool.
+    pub(super) waiting: VecDeque<&'a ImageTask>,
+    /// Images that have.
     pub(super) attempts: Attempts<'a>,
     /// Latents go to the decoder …
     pub(super) to_decoder: Sender<Denoised>,
@@ -33,98 +43,153 @@ pub(super) struct Denoiser<'s, 'a> {
     pub(super) outcomes: &'s Sender<Outcome>,
 }
 
+/// Why the loop ended before all was done.
+pub(super) enum Ended {
+    /// The pace says so, or nobody waits for images any more.
+    Stopped,
+    /// The device is gone.
+    Lost(Error),
+}
+
+type Result<T, E = Ended> = std::result::Result<T, E>;
+
 impl<'a> Denoiser<'_, 'a> {
-    /// Denoises the images of `plan`, and once more those that come out as no numbers, until all are known to be done or
-    /// `pace` stops it.
-    pub(super) fn denoise_all(&mut self, plan: &'a Plan, pace: &dyn Fn() -> Pace) {
-        let mut buckets = plan.buckets.iter();
-        let mut goes_on = buckets.all(|bucket| self.denoise((bucket.width, bucket.height), &bucket.tasks, pace));
-        while goes_on && let Some(size) = self.size_to_repeat() {
-            goes_on = self.denoise(size, &[], pace);
+    /// Denoises what there is to do, and once more what comes out as no numbers, until all is known to be done.
+    pub(super) fn denoise_all(&mut self, pace: &dyn Fn() -> Pace) -> Result<()> {
+        while let Some(size) = self.next_size(pace)? {
+            self.denoise(size, pace)?;
         }
+        Ok(())
     }
 
-    /// Denoises `waiting`, images of one size, and those of that size that are to be made once more; returns whether the run
-    /// goes on.
-    fn denoise(&mut self, size: Size, mut waiting: &'a [ImageTask], pace: &dyn Fn() -> Pace) -> bool {
+    /// Denoises images of one size, and those of that size that are to be made once more, until none is left.
+    fn denoise(&mut self, size: Size, pace: &dyn Fn() -> Pace) -> Result<()> {
         let limit = self.counters.limits.of(Network::Unet, size, self.lanes);
         let mut pool = LanePool::within(limit, self.unet.timestep_input());
         loop {
-            let (pace, before) = (pace(), waiting);
-            while let Ok(decoded) = self.decoded.try_recv() {
-                self.note(decoded);
-            }
+            let (pace, mut entered) = (pace(), Vec::new());
+            self.hear()?;
             while pace == Pace::Go && pool.has_room() {
-                match self.start(size, &mut waiting) {
+                match self.start(size, &mut entered) {
                     Some(Ok(member)) => pool.admit(member),
-                    Some(Err((task, error))) => self.fail(task, error),
+                    Some(Err((task, error))) => self.fail(task, error)?,
                     None => break,
                 }
             }
-            let entered = &before[..before.len() - waiting.len()];
-            if !entered.is_empty() && !(self.begin)(entered) {
-                return false;
+            if !entered.is_empty() && !(self.begin)(&entered) {
+                return Err(Ended::Stopped);
             }
             if pace == Pace::Halt || pool.is_empty() {
-                return pace == Pace::Go;
+                return if pace == Pace::Go { Ok(()) } else { Err(Ended::Stopped) };
             }
-            let step = pool.step(self.unet);
+            let step = pool.step(self.unet).map_err(Ended::Lost)?;
             self.counters.count(&step);
             self.counters.limits.learn(Network::Unet, size, pool.limit(), step.too_many);
-            if !step.departures.into_iter().all(|departure| self.see_off(departure)) {
-                return false;
+            step.departures.into_iter().try_for_each(|departure| self.see_off(departure))?;
+        }
+    }
+
+    /// Returns the size of what is to be made next: of images that wait, else of those to be made once more. While none is
+    /// there, waits for the decoder and for the other devices.
+    fn next_size(&mut self, pace: &dyn Fn() -> Pace) -> Result<Option<Size>> {
+        loop {
+            self.hear()?;
+            match self.work.next() {
+                Next::Images(size) => return Ok(Some(size)),
+                Next::Nothing => return Ok(None),
+                Next::Later if self.attempts.size_to_repeat().is_some() => return Ok(self.attempts.size_to_repeat()),
+                Next::Later if pace() != Pace::Go => return Err(Ended::Stopped),
+                Next::Later if self.attempts.any_under_way() => match self.decoded.recv_timeout(LOOK) {
+                    Ok(decoded) => self.note(decoded)?,
+                    Err(_) => continue,
+                },
+                Next::Later => self.work.wait(LOOK),
             }
         }
     }
 
-    /// Starts an image that is to be made once more, or else the next one; `None` if there is none.
-    fn start(&mut self, size: Size, waiting: &mut &'a [ImageTask]) -> Option<Result<Member, (ImageTask, Error)>> {
+    /// Starts an image that is to be made once more, or else the next one, which it adds to `entered`; `None` if there is
+    /// none.
+    fn start(&mut self, size: Size, entered: &mut Vec<ImageTask>) -> Option<Result<Member, (ImageTask, Error)>> {
         if let Some(task) = self.attempts.take(size) {
-            return Some(self.starter.start_alone(task));
+            return Some(self.starter.start(task));
         }
-        self.attempts.begin(waiting.first()?);
-        Some(self.starter.start(waiting))
+        if self.waiting.is_empty() {
+            self.waiting.extend(self.work.take(size));
+            self.starter.prepare(self.waiting.make_contiguous());
+        }
+        let task = self.waiting.pop_front()?;
+        self.attempts.begin(task);
+        entered.push(task.clone());
+        Some(self.starter.start(task))
     }
 
-    /// Passes an image on that has left the pool; returns whether anybody still waits for images.
-    fn see_off(&mut self, departure: Departure) -> bool {
+    /// Passes an image on that has left the pool.
+    fn see_off(&mut self, departure: Departure) -> Result<()> {
         match departure {
-            Departure::Denoised(task, latents) => return self.to_decoder.send((task, latents)).is_ok(),
+            Departure::Denoised(task, latents) => match self.to_decoder.send((task, latents)) {
+                Ok(()) => Ok(()),
+                // The decoder is gone: it has said why, or nobody takes its pictures.
+                Err(_) => self.hear().and(Err(Ended::Stopped)),
+            },
             Departure::NotANumber(task) => self.spoilt(task, Spoilt::Latents),
             Departure::Failed(task, error) => self.fail(task, error),
         }
-        true
     }
 
-    fn note(&mut self, decoded: Decoded) {
+    /// Takes in what the decoder has said.
+    fn hear(&mut self) -> Result<()> {
+        while let Ok(decoded) = self.decoded.try_recv() {
+            self.note(decoded)?;
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, decoded: Decoded) -> Result<()> {
         match decoded {
-            Decoded::Settled(task) => self.attempts.settle(&task),
-            Decoded::NotANumber(task) => self.spoilt(task, Spoilt::Picture),
+            Decoded::Settled(task) => self.settle(&task),
+            Decoded::NotANumber(task) => self.spoilt(task, Spoilt::Picture)?,
+            Decoded::Lost(error) => return Err(Ended::Lost(error)),
         }
+        Ok(())
     }
 
-    fn spoilt(&mut self, task: ImageTask, what: Spoilt) {
-        match self.attempts.spoilt(&task, what) {
-            Some(error) => self.fail(task, error),
-            None => {
-                tracing::debug!("{}: not a number, made once more", task.key());
-                self.counters.repeated.fetch_add(1, Ordering::Relaxed);
-            }
+    fn spoilt(&mut self, task: ImageTask, what: Spoilt) -> Result<()> {
+        if let Some(error) = self.attempts.spoilt(&task, what) {
+            return self.fail(task, error);
         }
+        tracing::debug!("{}: not a number, made once more", task.key());
+        self.counters.repeated.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
-    fn fail(&mut self, task: ImageTask, error: Error) {
-        self.attempts.settle(&task);
+    /// Tells that an image cannot be made, unless that is the device's fault.
+    fn fail(&mut self, task: ImageTask, error: Error) -> Result<()> {
+        if error.kind() == ErrorKind::GpuLost {
+            return Err(Ended::Lost(error));
+        }
+        self.settle(&task);
         // Whoever no longer listens will not take the next latents either, which ends the loop.
         let _ = self.outcomes.send(Outcome::Failed(task, error));
+        Ok(())
     }
 
-    /// Waits for the decoder until an image is to be made once more, and returns its size; `None` once all are settled.
-    fn size_to_repeat(&mut self) -> Option<Size> {
-        while self.attempts.size_to_repeat().is_none() && self.attempts.any_under_way() {
-            let decoded = self.decoded.recv().ok()?;
-            self.note(decoded);
+    fn settle(&mut self, task: &ImageTask) {
+        if self.attempts.settle(task) {
+            self.work.settled();
         }
-        self.attempts.size_to_repeat()
+    }
+
+    /// Gives back what is not settled, once the decoder has said all that it had to say.
+    pub(super) fn give_back(mut self) {
+        // The decoder ends once nothing can come any more.
+        self.to_decoder = bounded(0).0;
+        // That the device is lost is known.
+        while let Ok(decoded) = self.decoded.recv() {
+            let _ = self.note(decoded);
+        }
+        let mut tasks = self.attempts.unsettled();
+        tasks.extend(self.waiting);
+        self.work.give_back(&tasks);
     }
 }

@@ -82,7 +82,7 @@ impl<'a> Embeddings<'a> {
     ///
     /// # Errors
     /// Tokenizing or encoding fails for the batch; [`Embeddings::of`] then finds out whose text it is.
-    pub fn prepare(&mut self, tasks: &'a [ImageTask]) -> Result<()> {
+    pub fn prepare(&mut self, tasks: &[&'a ImageTask]) -> Result<()> {
         let mut missing: Vec<Texts<'a>> = Vec::new();
         for task in tasks {
             let (prompt, negative) = self.needed(task);

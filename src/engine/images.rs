@@ -172,8 +172,9 @@ impl<'a> Images<'a> {
                 "the VAE encoder was not loaded for a row with an image",
             )
         })?;
-        encoder.encode(pixels.view()).map_err(|error| {
-            Error::new(ErrorKind::Row, "vae_failed", format!("the VAE encoder failed: {error}")).source(error)
+        encoder.encode(pixels.view()).map_err(|error| match error.kind() {
+            ErrorKind::GpuLost => error,
+            _ => Error::new(ErrorKind::Row, "vae_failed", format!("the VAE encoder failed: {error}")).source(error),
         })
     }
 }

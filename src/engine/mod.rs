@@ -14,9 +14,12 @@ mod networks;
 mod pool;
 mod probe;
 mod schedules;
+mod sizing;
 mod start;
 mod tiles;
+mod work;
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::{Sender, bounded, unbounded};
@@ -29,19 +32,21 @@ pub use limits::{Limits, Network, Size};
 pub use member::{Kept, Lane, Member, TextEmbeds};
 pub use networks::{Encoded, LatentDistribution, TextEncoder, TimestepInput, Unet, UnetInputs, VaeDecoder, VaeEncoder};
 pub use pool::{Departure, LanePool, Step};
-pub use probe::{UnetEntry, probe_unet, probe_vae};
+pub use probe::{UnetEntry, probe_unet, probe_vae, time_unet};
 pub use schedules::Schedules;
+pub use sizing::{Measured, find_lanes};
 pub use start::Starter;
 pub use tiles::{TiledVae, Tiling};
+pub use work::{Next, Work};
 
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::job::ImageTask;
 use crate::pixels::{ONE_COLOUR, luma_std};
 use crate::plan::Plan;
 use crate::recipe::LatentSpace;
 use attempts::Attempts;
 use decode::Decoder;
-use denoise::Denoiser;
+use denoise::{Denoiser, Ended};
 
 /// A finished picture.
 pub struct Generated {
@@ -149,9 +154,25 @@ pub struct Engine<'a> {
 }
 
 impl<'a> Engine<'a> {
-    /// Makes every image of `plan` and sends what becomes of each to `outcomes`, in the order of finishing. Decoding runs
-    /// on a thread of its own. Returns early where `pace` says so, or when nobody listens to `outcomes` any more.
-    pub fn generate(mut self, plan: &'a Plan, pace: &dyn Fn() -> Pace, outcomes: &Sender<Outcome>) {
+    /// Makes every image of `plan` on this device alone, as [`Engine::work`] does. Where the device is lost, the images that
+    /// are left have failed.
+    pub fn generate(self, plan: &'a Plan, pace: &dyn Fn() -> Pace, outcomes: &Sender<Outcome>) {
+        let work = Work::new(plan, 1);
+        if let Err(error) = self.work(&work, pace, outcomes) {
+            for task in work.left() {
+                // Who no longer listens does not want to know.
+                let _ = outcomes.send(Outcome::Failed(task.clone(), error.again()));
+            }
+        }
+    }
+
+    /// Makes images of `work` until all are made, by this device or others, and sends what becomes of each to `outcomes`, in
+    /// the order of finishing. Decoding runs on a thread of its own. Returns early where `pace` says so, or when nobody
+    /// listens to `outcomes` any more.
+    ///
+    /// # Errors
+    /// Kind `GpuLost`: the device is gone. The images that it had not finished are in `work` again.
+    pub fn work(mut self, work: &Work<'a>, pace: &dyn Fn() -> Pace, outcomes: &Sender<Outcome>) -> Result<()> {
         let Settings { lanes, vae_batch } = self.settings;
         std::thread::scope(|scope| {
             let (to_decoder, denoised) = bounded(2 * lanes.max(vae_batch));
@@ -173,13 +194,25 @@ impl<'a> Engine<'a> {
                 lanes,
                 counters: self.counters,
                 begin: self.begin,
+                work,
+                waiting: VecDeque::new(),
                 attempts: Attempts::default(),
                 to_decoder,
                 decoded,
                 outcomes,
             };
-            denoiser.denoise_all(plan, pace);
-        });
+            match denoiser.denoise_all(pace) {
+                Ok(()) => Ok(()),
+                Err(Ended::Stopped) => {
+                    work.close();
+                    Ok(())
+                }
+                Err(Ended::Lost(error)) => {
+                    denoiser.give_back();
+                    Err(error)
+                }
+            }
+        })
     }
 }
 

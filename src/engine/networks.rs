@@ -64,6 +64,21 @@ pub trait Unet: Send {
     /// # Errors
     /// The graph fails to run.
     fn predict(&mut self, inputs: UnetInputs<'_>) -> Result<Array4<f32>>;
+
+    /// Returns what [`Unet::predict`] does, for inputs that differ from those of the last call in `sample` and `timesteps` at
+    /// most. A device that still has the others need not be given them again.
+    ///
+    /// # Errors
+    /// The graph fails to run.
+    fn predict_again(&mut self, inputs: UnetInputs<'_>) -> Result<Array4<f32>> {
+        self.predict(inputs)
+    }
+
+    /// Returns whether all calls are to have the same number of lanes, as long as memory suffices for it, those that are left
+    /// over filled up. Kernels of GPUs give other last bits for other numbers of lanes, and want to be chosen for each.
+    fn wants_fixed_lanes(&self) -> bool {
+        false
+    }
 }
 
 /// Turns latents into pixels.

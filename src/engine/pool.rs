@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use ndarray::{Array3, Array4, ArrayView3, Axis};
 
-use super::call::Call;
+use super::call::{Call, Conditions};
 use super::calls::{Calls, OUT_OF_MEMORY, call_all};
 use super::limit::CallLimit;
 use super::member::Member;
@@ -57,6 +57,8 @@ pub struct Step {
 /// See the module's text.
 pub struct LanePool {
     limit: CallLimit,
+    /// The tensors of the last call, as far as another may need them again.
+    last: Option<(Vec<Conditions>, Call)>,
     timestep_input: TimestepInput,
     members: Vec<Option<Member>>,
     queue: VecDeque<LaneRequest>,
@@ -70,7 +72,7 @@ impl LanePool {
 
     /// Returns an empty pool whose calls are as large as `limit` allows.
     pub fn within(limit: CallLimit, timestep_input: TimestepInput) -> Self {
-        LanePool { limit, timestep_input, members: Vec::new(), queue: VecDeque::new() }
+        LanePool { limit, timestep_input, members: Vec::new(), queue: VecDeque::new(), last: None }
     }
 
     /// Returns how large calls may be, as far as the pool has found out.
@@ -99,14 +101,17 @@ impl LanePool {
     }
 
     /// Advances as many lanes as a UNet call may have: in one call, or in several where that one fails.
-    pub fn step(&mut self, unet: &mut dyn Unet) -> Step {
+    ///
+    /// # Errors
+    /// Kind `GpuLost`: the device is gone; the pool is of no more use.
+    pub fn step(&mut self, unet: &mut dyn Unet) -> Result<Step> {
         let requests = self.take_requests();
         let (used, mut limit) = (requests.len(), self.limit);
         let mut calls = PoolCalls { pool: self, unet, departures: Vec::new() };
-        let (made, too_many) = call_all(&mut calls, requests, &mut limit);
+        let (made, too_many) = call_all(&mut calls, requests, &mut limit)?;
         let departures = calls.departures;
         self.limit = limit;
-        Step { departures, calls: made, used, offered: limit.now().max(used), too_many }
+        Ok(Step { departures, calls: made, used, offered: limit.now().max(used), too_many })
     }
 
     fn enqueue(&mut self, slot: usize, lanes: usize) {
@@ -149,12 +154,27 @@ impl LanePool {
         self.members[slot].as_ref().expect("a queued lane's member is in its slot")
     }
 
-    fn predict(&self, unet: &mut dyn Unet, requests: &[LaneRequest]) -> Result<Array4<f32>> {
-        let mut call = Call::for_lanes_like(self.member(requests[0].slot), requests.len());
-        for (lane, request) in requests.iter().enumerate() {
-            call.set(lane, self.member(request.slot), request.lane);
+    /// Makes one call of `size` lanes; the last request fills up. While the same lanes come again, only what changes from step
+    /// to step is put together anew.
+    fn predict(&mut self, unet: &mut dyn Unet, requests: &[LaneRequest], size: usize) -> Result<Array4<f32>> {
+        let last_one = requests.last().expect("a call has a lane");
+        let lanes: Vec<_> = (0..size).map(|lane| requests.get(lane).unwrap_or(last_one)).collect();
+        let member =
+            |request: &LaneRequest| self.members[request.slot].as_ref().expect("a queued lane's member is there");
+        let conditions: Vec<_> = lanes.iter().map(|request| Conditions::of(member(request), request.lane)).collect();
+        let last = self.last.take().filter(|(last, call)| *last == conditions && call.fits(member(lanes[0])));
+        let is_again = last.is_some();
+        let mut call = last.map_or_else(|| Call::for_lanes_like(member(lanes[0]), size), |(_, call)| call);
+        for (at, request) in lanes.iter().enumerate() {
+            if !is_again {
+                call.set_conditions(at, member(request), request.lane);
+            }
+            call.set(at, member(request), request.lane);
         }
-        unet.predict(call.inputs())
+        let output = if is_again { unet.predict_again(call.inputs()) } else { unet.predict(call.inputs()) };
+        // After a failure nobody knows what the device still has.
+        self.last = output.is_ok().then_some((conditions, call));
+        output
     }
 
     fn deliver(&mut self, requests: &[LaneRequest], outputs: Array4<f32>, departures: &mut Vec<Departure>) {
@@ -218,8 +238,12 @@ struct PoolCalls<'p> {
 impl Calls for PoolCalls<'_> {
     type Entry = LaneRequest;
 
-    fn call(&mut self, entries: &[LaneRequest]) -> Result<()> {
-        let outputs = self.pool.predict(self.unet, entries)?;
+    fn is_fixed(&self) -> bool {
+        self.unet.wants_fixed_lanes()
+    }
+
+    fn call(&mut self, entries: &[LaneRequest], size: usize) -> Result<()> {
+        let outputs = self.pool.predict(self.unet, entries, size)?;
         self.pool.deliver(entries, outputs, &mut self.departures);
         Ok(())
     }

@@ -1,6 +1,8 @@
 //! Whether the entries of a network's batch keep apart. Some exports are right for the first entry only, or give all
 //! entries the first one's answer: two different entries, together and each alone, show it.
 
+use std::time::Instant;
+
 use ndarray::{Array, Array2, Array3, Array4, ArrayView3, Axis, Dimension, ShapeBuilder, Slice, Zip};
 
 use super::networks::{TimestepInput, Unet, UnetInputs, VaeDecoder};
@@ -46,6 +48,34 @@ pub fn probe_unet(unet: &mut dyn Unet, entry: UnetEntry, tolerance: f32) -> Resu
     };
     let (first, second, together) = (call(0..1)?, call(1..2)?, call(0..2)?);
     Ok(mixed([&first, &second], &together, tolerance))
+}
+
+/// Returns the seconds that a call of `unet` with so many lanes takes: the better of two, after one that does not count.
+///
+/// # Errors
+/// The graph fails to run, or memory does not suffice.
+pub fn time_unet(unet: &mut dyn Unet, entry: UnetEntry, lanes: usize) -> Result<f64> {
+    let (channels, height, width) = entry.sample;
+    let (sequence, states_width) = entry.encoder_hidden_states;
+    let sample: Array4<f32> = wave((lanes, channels, height, width), 0.37);
+    let states: Array3<f32> = wave((lanes, sequence, states_width), 0.73);
+    let pooled: Option<Array2<f32>> = entry.pooled.map(|width| wave((lanes, width), 0.53));
+    let time_ids = entry.time_ids.map(|ids| Array2::from_elem((lanes, ids), 8.0 * height as f32));
+    let inputs = UnetInputs {
+        sample: sample.view(),
+        timesteps: &vec![500.0; lanes],
+        encoder_hidden_states: states.view(),
+        pooled: pooled.as_ref().map(|pooled| pooled.view()),
+        time_ids: time_ids.as_ref().map(|ids| ids.view()),
+        guidance_scales: &vec![7.0; lanes],
+    };
+    unet.predict(inputs)?;
+    let mut seconds = || -> Result<f64> {
+        let started = Instant::now();
+        unet.predict_again(inputs)?;
+        Ok(started.elapsed().as_secs_f64())
+    };
+    Ok(seconds()?.min(seconds()?))
 }
 
 /// Does with `vae` and latents of `channels`, height and width what [`probe_unet`] does with a UNet.

@@ -15,9 +15,6 @@ use crate::noise::NoiseKind;
 use crate::recipe::{GuidanceStyle, Recipe, TimeIds};
 use crate::scheduler::SchedulerConfig;
 
-/// Images whose texts are encoded together.
-const AHEAD: usize = 16;
-
 /// Makes pool members of tasks.
 pub struct Starter<'a> {
     embeddings: Embeddings<'a>,
@@ -25,7 +22,6 @@ pub struct Starter<'a> {
     recipe: &'a Recipe,
     schedules: Schedules<'a>,
     noise: NoiseKind,
-    prepared: usize,
 }
 
 impl<'a> Starter<'a> {
@@ -37,30 +33,20 @@ impl<'a> Starter<'a> {
         config: &'a SchedulerConfig,
         noise: NoiseKind,
     ) -> Self {
-        Starter { embeddings, images, recipe, schedules: Schedules::new(config, recipe), noise, prepared: 0 }
+        Starter { embeddings, images, recipe, schedules: Schedules::new(config, recipe), noise }
     }
 
-    /// Takes the first of `waiting` and returns it as a pool member.
+    /// Encodes the texts of images that will be started next, many in one call.
+    pub fn prepare(&mut self, tasks: &[&'a ImageTask]) {
+        // A text that cannot be encoded fails its own image when that is started, not the batch.
+        let _ = self.embeddings.prepare(tasks);
+    }
+
+    /// Returns `task` as a pool member.
     ///
     /// # Errors
     /// The image cannot be started.
-    pub fn start(&mut self, waiting: &mut &'a [ImageTask]) -> Result<Member, (ImageTask, Error)> {
-        if self.prepared == 0 {
-            self.prepared = waiting.len().min(AHEAD);
-            // A text that cannot be encoded fails its own image below, not the batch.
-            let _ = self.embeddings.prepare(&waiting[..self.prepared]);
-        }
-        let (task, rest) = waiting.split_first().expect("the caller has a task left");
-        *waiting = rest;
-        self.prepared -= 1;
-        self.start_alone(task)
-    }
-
-    /// Returns `task` as a pool member, as [`Starter::start`] did before.
-    ///
-    /// # Errors
-    /// The image cannot be started.
-    pub fn start_alone(&mut self, task: &'a ImageTask) -> Result<Member, (ImageTask, Error)> {
+    pub fn start(&mut self, task: &'a ImageTask) -> Result<Member, (ImageTask, Error)> {
         self.member(task).map_err(|error| (task.clone(), error))
     }
 

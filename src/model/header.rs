@@ -171,6 +171,7 @@ struct Graph {
     outputs: Vec<TensorInfo>,
     nodes: usize,
     contrib_ops: bool,
+    cuda_only_ops: BTreeSet<String>,
     random_ops: bool,
     initializers: HashSet<String>,
     external_data: BTreeSet<String>,
@@ -197,6 +198,7 @@ fn read_model<R: Read + Seek>(reader: &mut Reader<R>, end: u64) -> io::Result<Si
         producer: format!("{name} {version}").trim().to_string(),
         nodes: graph.nodes,
         contrib_ops: graph.contrib_ops,
+        cuda_only_ops: graph.cuda_only_ops,
         random_ops: graph.random_ops,
         external_data: graph.external_data.into_iter().collect(),
     })
@@ -223,9 +225,10 @@ fn read_graph<R: Read + Seek>(reader: &mut Reader<R>, end: u64) -> io::Result<Gr
         match number {
             1 => {
                 graph.nodes += 1;
-                let (operator, domain) = read_node_kind(reader, end)?;
-                graph.contrib_ops |= domain.starts_with("com.microsoft");
-                graph.random_ops |= operator.starts_with("Random");
+                let node = read_node_kind(reader, end)?;
+                graph.contrib_ops |= node.domain.starts_with("com.microsoft");
+                graph.random_ops |= node.operator.starts_with("Random");
+                graph.cuda_only_ops.extend(node.cuda_only());
             }
             5 => {
                 let name = read_initializer(reader, end, &mut graph.external_data)?;
@@ -240,18 +243,53 @@ fn read_graph<R: Read + Seek>(reader: &mut Reader<R>, end: u64) -> io::Result<Gr
     Ok(graph)
 }
 
-/// Returns the operator and the domain of a node.
-fn read_node_kind<R: Read + Seek>(reader: &mut Reader<R>, end: u64) -> io::Result<(String, String)> {
-    let (mut operator, mut domain) = (String::new(), String::new());
+/// What a node computes.
+#[derive(Default)]
+struct NodeKind {
+    operator: String,
+    domain: String,
+    /// Which of its inputs are given.
+    inputs: Vec<bool>,
+}
+
+/// Operators of ONNX Runtime's own that have kernels for CUDA and for no processor (1.31, `cuda_contrib_kernels.cc`).
+const CUDA_ONLY: [&str; 8] = [
+    "BiasAdd",
+    "BiasSplitGelu",
+    "GemmFloat8",
+    "GroupNorm",
+    "NhwcConv",
+    "PackedAttention",
+    "PackedMultiHeadAttention",
+    "SkipGroupNorm",
+];
+
+impl NodeKind {
+    /// Returns the name of what only CUDA computes, if this is such a node.
+    fn cuda_only(&self) -> Option<String> {
+        let name = self.operator.as_str();
+        let is_packed = name == "MultiHeadAttention" && !self.inputs.get(2).is_some_and(|given| *given);
+        match self.domain == "com.microsoft" {
+            true if CUDA_ONLY.contains(&name) => Some(name.to_string()),
+            // Keys and values come in one tensor with the queries, or with each other.
+            true if is_packed => Some("MultiHeadAttention of packed inputs".to_string()),
+            _ => None,
+        }
+    }
+}
+
+fn read_node_kind<R: Read + Seek>(reader: &mut Reader<R>, end: u64) -> io::Result<NodeKind> {
+    let mut node = NodeKind::default();
     reader.message(end, |reader, number, value| {
         match (number, value) {
-            (4, Value::Bytes { end }) => operator = reader.string(*end)?,
-            (7, Value::Bytes { end }) => domain = reader.string(*end)?,
+            (1, Value::Bytes { end }) => node.inputs.push(*end > reader.position()),
+            (4, Value::Bytes { end }) => node.operator = reader.string(*end)?,
+            (7, Value::Bytes { end }) => node.domain = reader.string(*end)?,
             _ => {}
         }
         Ok(())
     })?;
-    Ok((operator, domain))
+    Ok(node)
 }
 
 /// Returns the name of an initializer, and notes the file where its bytes are if that is another one.
@@ -383,6 +421,22 @@ mod tests {
         assert_eq!((signature.opset, signature.producer.as_str()), (Some(18), "pytorch 2.1"));
         assert_eq!((signature.nodes, signature.contrib_ops), (1, true));
         assert_eq!(signature.external_data, ["weights.pb"]);
+    }
+
+    #[test]
+    fn operators_without_kernels_for_processors_are_named() {
+        let node = |operator: &[u8], inputs: &[&[u8]]| {
+            let inputs: Vec<u8> = inputs.iter().flat_map(|input| field(1, input)).collect();
+            field(1, &[inputs, field(4, operator), field(7, b"com.microsoft")].concat())
+        };
+        let named = |nodes: &[Vec<u8>]| {
+            let names = parse(&field(7, &nodes.concat())).expect("valid").cuda_only_ops;
+            names.into_iter().collect::<Vec<_>>()
+        };
+        assert!(named(&[node(b"FastGelu", &[b"x"]), node(b"MultiHeadAttention", &[b"q", b"k", b"v"])]).is_empty());
+        let packed = [node(b"MultiHeadAttention", &[b"q", b"kv"]), node(b"MultiHeadAttention", &[b"qkv", b"", b""])];
+        assert_eq!(named(&packed), ["MultiHeadAttention of packed inputs"]);
+        assert_eq!(named(&[node(b"NhwcConv", &[b"x"]), node(b"GroupNorm", &[b"x"])]), ["GroupNorm", "NhwcConv"]);
     }
 
     #[test]

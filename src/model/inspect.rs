@@ -130,8 +130,11 @@ fn notes(spec: &ModelSpec) -> Vec<String> {
     notes.extend(pipeline_notes(spec));
     notes.extend(spec.assumed.iter().cloned());
     for (_, graph) in graphs(spec) {
-        if graph.signature.contrib_ops {
-            let path = graph.path.display();
+        let (path, cuda_only) = (graph.path.display(), &graph.signature.cuda_only_ops);
+        if !cuda_only.is_empty() {
+            let operators = cuda_only.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            notes.push(format!("{path} runs on CUDA only: no other device computes {operators}"));
+        } else if graph.signature.contrib_ops {
             notes.push(format!(
                 "{path} holds com.microsoft operators: it was optimized for one device and may not run on others"
             ));

@@ -1,5 +1,6 @@
 //! What an ONNX graph takes and gives: names, dtypes and dims, as its file declares them.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Serialize, Serializer};
@@ -166,6 +167,8 @@ pub struct Signature {
     pub nodes: usize,
     /// Whether nodes of ONNX Runtime's own operators (`com.microsoft`) are in the main graph.
     pub contrib_ops: bool,
+    /// Operators of the main graph that only ONNX Runtime's CUDA provider computes.
+    pub cuda_only_ops: BTreeSet<String>,
     /// Whether nodes of the main graph draw random numbers of their own.
     pub random_ops: bool,
     /// Files beside the graph that hold its weights, as the graph names them.

@@ -20,18 +20,12 @@ pub enum Device {
 }
 
 impl Device {
-    /// Returns the devices of a comma list such as `cuda:0,cuda:1`, one worker each.
-    ///
-    /// # Errors
-    /// An entry is no device, or one GPU is named twice.
-    pub fn parse_list(text: &str) -> Result<Vec<Device>> {
-        let devices = text.split(',').map(|entry| entry.trim().parse()).collect::<Result<Vec<Device>>>()?;
-        for (i, device) in devices.iter().enumerate() {
-            if devices[..i].contains(device) {
-                return Err(bad_device(format!("device `{device}` is named twice")).hint("name each device once"));
-            }
+    /// Returns the number of the GPU, as CUDA counts those that this process may see.
+    pub fn gpu(self) -> Option<u32> {
+        match self {
+            Device::Cpu => None,
+            Device::Cuda(index) | Device::TensorRt(index) => Some(index),
         }
-        Ok(devices)
     }
 
     /// Returns the name of ONNX Runtime's provider for it.
@@ -67,7 +61,7 @@ impl FromStr for Device {
     }
 }
 
-fn bad_device(message: String) -> Error {
+pub(super) fn bad_device(message: String) -> Error {
     Error::new(ErrorKind::Usage, "bad_device", message)
         .hint("use `cpu`, `cuda`, `cuda:1`, `tensorrt` or `tensorrt:1`, or several with commas between them")
 }
@@ -105,14 +99,5 @@ mod tests {
             assert_eq!(device.to_string().parse::<Device>().expect("its own name"), device);
         }
         assert_eq!("cuda".parse::<Device>().expect("first GPU"), Device::Cuda(0));
-        assert_eq!(Device::parse_list("cuda:1, cpu").expect("two"), [Device::Cuda(1), Device::Cpu]);
-    }
-
-    #[test]
-    fn what_is_no_device_is_a_usage_error() {
-        for text in ["", "gpu", "cpu:0", "cuda:", "cuda:x", "cuda:-1", "cuda:0,cuda", "cpu,,cpu"] {
-            let error = Device::parse_list(text).expect_err(text);
-            assert_eq!(error.kind(), ErrorKind::Usage, "{text}");
-        }
     }
 }

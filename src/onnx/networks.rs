@@ -1,5 +1,6 @@
 //! The networks of a model, loaded.
 
+use super::cuda_libraries;
 use super::heap;
 use super::runtime::Runtime;
 use super::session::SessionOptions;
@@ -32,6 +33,7 @@ impl Networks {
     /// Kind `Model`: ONNX Runtime refuses a graph, or there is no VAE encoder. Kind `Provider`: the device cannot be had;
     /// there is no fallback.
     pub fn load(runtime: &Runtime, spec: &ModelSpec, options: &SessionOptions, with_images: bool) -> Result<Networks> {
+        cuda_libraries::open(runtime, options.device)?;
         let text = |part| OnnxTextEncoder::load(runtime, part, options);
         let vae_encoder = match &spec.vae_encoder {
             _ if !with_images => None,

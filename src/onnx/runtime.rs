@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ort::environment::Environment;
+use ort::ep::{CUDA, ExecutionProvider, TensorRT};
 use ort::logging::LogLevel;
 
 use super::library::{HOW_TO_GET, find_library};
@@ -54,6 +55,16 @@ impl Runtime {
     /// Returns the library's file.
     pub fn library(&self) -> &Path {
         &self.library
+    }
+
+    /// Returns whether the library was built for CUDA.
+    pub(super) fn has_cuda(&self) -> bool {
+        CUDA::is_available().unwrap_or(false)
+    }
+
+    /// Returns whether the library was built for TensorRT.
+    pub(super) fn has_tensorrt(&self) -> bool {
+        TensorRT::is_available().unwrap_or(false)
     }
 
     /// Returns what the library says about its build.

@@ -7,15 +7,17 @@ use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 
 use ndarray::{Array, ArrayD, Dimension};
-use ort::ep::cuda::ConvAlgorithmSearch;
-use ort::ep::{ArenaExtendStrategy, CUDA, ExecutionProviderDispatch, TensorRT};
 use ort::logging::LogLevel;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{OutputSelector, RunOptions, Session, SessionInputValue, SessionOutputs};
 use ort::value::DynValue;
 
+use super::binding::Bound;
 use super::device::Device;
+use super::gpu_options::GpuOptions;
 use super::operators::operators;
+use super::placement::{self, refuse_cpu_nodes};
+use super::providers::providers;
 use super::rewrite::{Rewritten, rewrite};
 use super::runtime::{Runtime, with_complaints};
 use super::tensor::float_output;
@@ -35,7 +37,7 @@ pub enum Kernels {
 }
 
 /// How networks are loaded.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SessionOptions {
     /// Whose kernels compute.
     pub kernels: Kernels,
@@ -43,6 +45,8 @@ pub struct SessionOptions {
     pub device: Device,
     /// Threads that work on one call; 0 takes all that this process may use.
     pub threads: usize,
+    /// What only matters on a GPU.
+    pub gpu: GpuOptions,
 }
 
 impl SessionOptions {
@@ -83,15 +87,19 @@ impl GraphSession {
         options: &SessionOptions,
         busy: bool,
     ) -> Result<GraphSession> {
+        refuse_cuda_only((part, graph), options.device)?;
         let (session, complaints) = with_complaints(|| {
-            if let Some(loaded) = with_own_kernels(graph, options, || builder(runtime, options, busy)) {
+            if let Some(loaded) = with_own_kernels(graph, options, || builder(runtime, options, (part, busy))) {
                 return Ok(loaded);
             }
-            Ok((builder(runtime, options, busy)?.commit_from_file(&graph.path)?, Vec::new()))
+            Ok((builder(runtime, options, (part, busy))?.commit_from_file(&graph.path)?, Vec::new()))
         });
         let (session, own_kernels) =
             session.map_err(|error| refused((part, graph), options.device, error, &complaints))?;
         let on_gpu = options.device != Device::Cpu;
+        if on_gpu && !options.gpu.allow_cpu_nodes {
+            refuse_cpu_nodes(&session, options.device, part, graph)?;
+        }
         Ok(GraphSession { session, part, path: graph.path.clone(), on_gpu, own_kernels })
     }
 
@@ -134,6 +142,24 @@ impl GraphSession {
         run(&mut self.session).map_err(|error| run_failed(self.part, &self.path, self.on_gpu, error))
     }
 
+    /// Returns a binding that computes `output`, for a graph whose inputs stay on `device` from call to call.
+    pub(super) fn bind(&self, device: Device, output: &TensorInfo) -> Result<Bound> {
+        Bound::new(&self.session, device, output).map_err(|error| run_failed(self.part, &self.path, self.on_gpu, error))
+    }
+
+    /// Binds inputs with `bind`, runs the graph with all that is bound, and returns the output.
+    pub(super) fn run_bound(
+        &mut self,
+        bound: &mut Bound,
+        bind: impl FnOnce(&mut Bound) -> ort::Result<()>,
+    ) -> Result<ArrayD<f32>> {
+        let run = || {
+            bind(bound)?;
+            bound.run(&mut self.session)
+        };
+        run().map_err(|error| run_failed(self.part, &self.path, self.on_gpu, error))
+    }
+
     /// Fails if the graph cannot take a tensor of `shape` as its input `tensor`.
     pub(super) fn check(&self, tensor: &TensorInfo, shape: &[usize]) -> Result<()> {
         if tensor.accepts(shape) && !shape.contains(&0) {
@@ -165,7 +191,7 @@ fn named<'o>(outputs: &'o SessionOutputs<'_>, tensor: &TensorInfo) -> ort::Resul
     outputs.get(&tensor.name).ok_or_else(|| ort::Error::new(format!("the output `{}` is missing", tensor.name)))
 }
 
-fn builder(runtime: &Runtime, options: &SessionOptions, busy: bool) -> ort::Result<SessionBuilder> {
+fn builder(runtime: &Runtime, options: &SessionOptions, (part, busy): (&str, bool)) -> ort::Result<SessionBuilder> {
     let mut builder = Session::builder(runtime.environment())?
         .with_log_level(LogLevel::Warning)?
         .with_optimization_level(GraphOptimizationLevel::All)?
@@ -174,7 +200,9 @@ fn builder(runtime: &Runtime, options: &SessionOptions, busy: bool) -> ort::Resu
         // Spinning threads would take the cores from decoding and from writing between two calls.
         .with_config_entry("session.force_spinning_stop", "1")?;
     if options.device != Device::Cpu {
-        builder = builder.with_execution_providers(providers(options.device))?;
+        builder = builder
+            .with_execution_providers(providers(options.device, &options.gpu, part))?
+            .with_config_entry(placement::RECORD, "1")?;
     }
     Ok(builder)
 }
@@ -221,31 +249,19 @@ fn with_weights_beside(builder: SessionBuilder, path: &Path) -> ort::Result<Sess
         .with_config_entry("session.model_external_initializers_file_folder_path", folder)?)
 }
 
-/// Returns the providers of a GPU, best first. None of them may fail silently, and the settings are those that give the
-/// same bits in every run: no TensorFloat-32, no choice of convolutions by stopwatch.
-///
-/// `session.disable_cpu_ep_fallback` stays off: ONNX Runtime itself puts the small integer arithmetic of shapes (Shape,
-/// Gather, Concat, which every export with free dims has) on the CPU, and that option refuses such graphs (onnxruntime
-/// pull request 16016: any node of the main graph counts).
-fn providers(device: Device) -> Vec<ExecutionProviderDispatch> {
-    let cuda = |index: u32| {
-        let index = i32::try_from(index).unwrap_or(i32::MAX);
-        CUDA::default()
-            .with_device_id(index)
-            .with_tf32(false)
-            .with_conv_algorithm_search(ConvAlgorithmSearch::Heuristic)
-            .with_arena_extend_strategy(ArenaExtendStrategy::SameAsRequested)
-            .build()
-            .error_on_failure()
-    };
-    match device {
-        Device::Cpu => Vec::new(),
-        Device::Cuda(index) => vec![cuda(index)],
-        Device::TensorRt(index) => {
-            let number = i32::try_from(index).unwrap_or(i32::MAX);
-            vec![TensorRT::default().with_device_id(number).build().error_on_failure(), cuda(index)]
-        }
+/// Fails if the graph has operators that only CUDA computes, and `device` is another.
+fn refuse_cuda_only((part, graph): (&str, &GraphFile), device: Device) -> Result<()> {
+    let operators: Vec<&str> = graph.signature.cuda_only_ops.iter().map(String::as_str).collect();
+    if operators.is_empty() || matches!(device, Device::Cuda(_)) {
+        return Ok(());
     }
+    let message = format!(
+        "the {part} was optimized for CUDA and does not run on `{device}`: only CUDA computes {}",
+        operators.join(", ")
+    );
+    Err(Error::new(ErrorKind::Model, "cuda_only", message)
+        .at(Location::file(&graph.path))
+        .hint("use `--device cuda`, or export the model for this device: `onnx/export.py` without `--optimize cuda`"))
 }
 
 /// Returns the error for a graph that cannot be loaded: the device's fault or the graph's.
@@ -283,6 +299,13 @@ const OUT_OF_MEMORY: [&str; 8] = [
     "bad allocation",
 ];
 
+/// What CUDA, cuDNN, cuBLAS and TensorRT are called in messages about failures. Most leave the process no way to use the GPU
+/// again (illegal addresses, failed launches, memory errors, a GPU that fell off the bus) …
+const LOST: [&str; 6] = ["cuda failure", "cuda error", "cudnn", "cublas", "device-side", "tensorrt"];
+
+/// … but these are about what was asked of it, and would come again on any other.
+const NOT_FOR_THIS_GRAPH: [&str; 4] = ["not_supported", "not supported", "bad_param", "invalid_value"];
+
 /// Returns the error for a call that failed.
 fn run_failed(part: &str, path: &Path, on_gpu: bool, error: ort::Error) -> Error {
     let said = plain(error.message());
@@ -295,7 +318,7 @@ fn reason(said: &str, on_gpu: bool) -> (ErrorKind, &'static str, &'static str) {
     let any = |needles: &[&str]| needles.iter().any(|needle| said.contains(needle));
     if any(&OUT_OF_MEMORY) {
         (ErrorKind::Unexpected, "out_of_memory", "use fewer lanes (`--lanes`) or smaller images")
-    } else if on_gpu && any(&["cuda failure", "cuda error", "cudnn", "cublas", "device-side", "tensorrt"]) {
+    } else if on_gpu && any(&LOST) && !any(&NOT_FOR_THIS_GRAPH) {
         let hint = "look at `nvidia-smi` and `dmesg`, then run the same command again to resume";
         (ErrorKind::GpuLost, "gpu_lost", hint)
     } else {
@@ -337,7 +360,26 @@ mod tests {
             assert_eq!(code(message), "out_of_memory", "{message}");
         }
         assert_eq!(code("CUDA failure 700: an illegal memory access was encountered ; GPU=0"), "gpu_lost");
+        assert_eq!(code("CUDNN failure 5000: CUDNN_STATUS_EXECUTION_FAILED ; GPU=1"), "gpu_lost");
+        assert_eq!(code("CUDNN failure 3000: CUDNN_STATUS_NOT_SUPPORTED ; GPU=0"), "graph_failed");
         assert_eq!(code("Got invalid dimensions for input: sample"), "graph_failed");
+    }
+
+    #[test]
+    fn a_graph_for_cuda_is_refused_elsewhere_by_the_names_of_its_operators() {
+        let cuda_only_ops = ["GroupNorm", "NhwcConv"].map(String::from).into();
+        let graph = GraphFile {
+            path: "unet/model.onnx".into(),
+            signature: crate::model::Signature { cuda_only_ops, ..Default::default() },
+        };
+        assert!(refuse_cuda_only(("UNet", &graph), Device::Cuda(0)).is_ok());
+        for device in [Device::Cpu, Device::TensorRt(0)] {
+            let error = refuse_cuda_only(("UNet", &graph), device).expect_err("no kernels");
+            let message = format!(
+                "unet/model.onnx: the UNet was optimized for CUDA and does not run on `{device}`: only CUDA computes GroupNorm, NhwcConv"
+            );
+            assert_eq!((error.to_string(), error.kind().exit_code()), (message, 10));
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use ndarray::{Array2, Array3, ArrayD, ArrayView2, Axis, Slice};
 
+use super::device::Device;
 use super::heap;
 use super::lanes::Batch;
 use super::layer_norm::LayerNorm;
@@ -11,6 +12,9 @@ use super::tensor::{ids_input, number_input};
 use crate::engine::{Encoded, TextEncoder};
 use crate::error::{Error, ErrorKind, Location, Result};
 use crate::model::{Layer, TensorInfo, TextEncoderGraph, TextPart};
+
+/// Texts of every call on a GPU.
+const TEXTS_ON_GPU: usize = 16;
 
 /// A text encoder graph. The rows of its attention are never fewer than the columns (77 tokens, heads of 64), so unlike the
 /// UNet it needs no filling up to give a text the same bits alone and among others.
@@ -35,9 +39,11 @@ impl OnnxTextEncoder {
     /// ONNX Runtime cannot load the graph or use the device.
     pub fn load(runtime: &Runtime, part: &TextPart, options: &SessionOptions) -> Result<Self> {
         let graph = load(runtime, &part.graph, options)?;
-        let batch = Batch { fixed: part.graph.input_ids.fixed(0), least: 1 };
+        // On a GPU a text has the same bits whatever others share its call only if all calls have one size.
+        let one_size = (options.device != Device::Cpu).then_some(TEXTS_ON_GPU);
+        let batch = Batch { fixed: part.graph.input_ids.fixed(0).or(one_size), least: 1 };
         let (bound, layer, has_layers_to_skip) = (part.graph.clone(), part.layer(), part.has_layers_to_skip());
-        let (runtime, options, graph) = (runtime.clone(), *options, Some(graph));
+        let (runtime, options, graph) = (runtime.clone(), options.clone(), Some(graph));
         Ok(OnnxTextEncoder { graph, runtime, options, bound, layer, has_layers_to_skip, batch, final_layer_norm: None })
     }
 

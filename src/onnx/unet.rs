@@ -1,12 +1,17 @@
 //! The UNet, or the transformer that some models have in its place, as a trait object for the engine.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::ops::Range;
 
-use ndarray::{Array1, Array4, ArrayD, ArrayView2, ArrayView3, ArrayView4, Axis, CowArray, Ix2, Ix4};
+use ndarray::{
+    Array1, Array4, ArrayD, ArrayView2, ArrayView3, ArrayView4, ArrayViewD, Axis, CowArray, Ix2, Ix4, Slice,
+};
 use ort::session::SessionInputValue;
 
+use super::binding::Bound;
 use super::device::Device;
+use super::gpu_options::Binding;
 use super::guidance_embedding::guidance_embedding;
 use super::lanes::{Batch, fill, least_entries};
 use super::patches;
@@ -21,12 +26,20 @@ use crate::model::{GuidanceInput, ModelSpec, PositionIds, TensorInfo, TimestepSh
 const EMBEDDING_WIDTH: usize = 256;
 
 /// A UNet graph.
-#[derive(Debug)]
 pub struct OnnxUnet {
     graph: GraphSession,
     bound: UnetGraph,
     batch: Batch,
+    is_on_gpu: bool,
+    /// For inputs that stay on the device.
+    resident: Option<Bound>,
     told_rounding: bool,
+}
+
+impl fmt::Debug for OnnxUnet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OnnxUnet").field("graph", &self.graph).field("batch", &self.batch).finish_non_exhaustive()
+    }
 }
 
 impl OnnxUnet {
@@ -47,7 +60,14 @@ impl OnnxUnet {
             _ => 1,
         };
         let batch = Batch { fixed: bound.sample.fixed(0), least };
-        Ok(OnnxUnet { graph, bound, batch, told_rounding: false })
+        let is_on_gpu = options.device != Device::Cpu;
+        let is_resident = match options.gpu.binding {
+            Binding::Auto => is_on_gpu,
+            Binding::On => true,
+            Binding::Off => false,
+        };
+        let resident = is_resident.then(|| graph.bind(options.device, &bound.out_sample)).transpose()?;
+        Ok(OnnxUnet { graph, bound, batch, is_on_gpu, resident, told_rounding: false })
     }
 
     fn tell_rounding(&mut self, timesteps: &[f64]) {
@@ -64,9 +84,32 @@ impl OnnxUnet {
     /// Makes one call with the lanes `range`, filled up to `size`.
     fn call(&mut self, inputs: &UnetInputs<'_>, range: &Range<usize>, size: usize) -> Result<Array4<f32>> {
         let lanes = CallLanes::new(&self.bound, inputs, range, size)?;
-        let (height, width) = (lanes.sample.dim().2, lanes.sample.dim().3);
         lanes.check(&self.graph, &self.bound)?;
         let output: ArrayD<f32> = self.graph.run(lanes.inputs(&self.bound), &self.bound.out_sample)?;
+        self.prediction(output, &lanes)
+    }
+
+    /// Makes one call whose inputs stay on the device; with `is_again`, only what changes from step to step goes there.
+    fn call_resident(&mut self, resident: &mut Bound, inputs: &UnetInputs<'_>, is_again: bool) -> Result<Array4<f32>> {
+        let size = inputs.sample.dim().0.max(self.batch.least);
+        let lanes = CallLanes::new(&self.bound, inputs, &(0..inputs.sample.dim().0), size)?;
+        lanes.check(&self.graph, &self.bound)?;
+        let bound = &self.bound;
+        let output = self.graph.run_bound(resident, |resident| {
+            if !is_again {
+                resident.keep(&lanes.conditions(bound)?)?;
+            }
+            let sample = resident.float_input(lanes.sample(), bound.sample.dtype)?;
+            resident.bind(&vec![named(&bound.sample, sample), lanes.timestep(bound)?])
+        })?;
+        let mut prediction = self.prediction(output, &lanes)?;
+        prediction.slice_axis_inplace(Axis(0), Slice::from(..inputs.sample.dim().0));
+        Ok(prediction)
+    }
+
+    /// Returns what the graph gave as latents, if it has the right shape.
+    fn prediction(&self, output: ArrayD<f32>, lanes: &CallLanes<'_>) -> Result<Array4<f32>> {
+        let (height, width) = (lanes.sample.dim().2, lanes.sample.dim().3);
         let expected = lanes.output_shape(&self.bound);
         self.graph.check_output(&output, &self.bound.out_sample, &expected)?;
         let output = match self.bound.packed() {
@@ -74,6 +117,23 @@ impl OnnxUnet {
             false => output.into_dimensionality().expect("just checked"),
         };
         Ok(if self.bound.denoises { lanes.velocity(output, &self.bound) } else { output })
+    }
+
+    fn predict_on(&mut self, inputs: UnetInputs<'_>, is_again: bool) -> Result<Array4<f32>> {
+        self.tell_rounding(inputs.timesteps);
+        let lanes = inputs.sample.dim().0;
+        if inputs.timesteps.len() != lanes || inputs.encoder_hidden_states.dim().0 != lanes {
+            let (times, states) = (inputs.timesteps.len(), inputs.encoder_hidden_states.dim().0);
+            let message = format!("{lanes} samples with {times} timesteps and embeddings for {states}");
+            return Err(Error::new(ErrorKind::Unexpected, "lanes_differ", message));
+        }
+        // Calls that are cut share nothing from step to step.
+        if let Some(mut resident) = self.resident.take_if(|_| self.batch.fixed.is_none()) {
+            let output = self.call_resident(&mut resident, &inputs, is_again);
+            self.resident = Some(resident);
+            return output;
+        }
+        self.batch.run(lanes, |range, size| self.call(&inputs, &range, size))
     }
 }
 
@@ -86,14 +146,15 @@ impl Unet for OnnxUnet {
     }
 
     fn predict(&mut self, inputs: UnetInputs<'_>) -> Result<Array4<f32>> {
-        self.tell_rounding(inputs.timesteps);
-        let lanes = inputs.sample.dim().0;
-        if inputs.timesteps.len() != lanes || inputs.encoder_hidden_states.dim().0 != lanes {
-            let (times, states) = (inputs.timesteps.len(), inputs.encoder_hidden_states.dim().0);
-            let message = format!("{lanes} samples with {times} timesteps and embeddings for {states}");
-            return Err(Error::new(ErrorKind::Unexpected, "lanes_differ", message));
-        }
-        self.batch.run(lanes, |range, size| self.call(&inputs, &range, size))
+        self.predict_on(inputs, false)
+    }
+
+    fn predict_again(&mut self, inputs: UnetInputs<'_>) -> Result<Array4<f32>> {
+        self.predict_on(inputs, true)
+    }
+
+    fn wants_fixed_lanes(&self) -> bool {
+        self.is_on_gpu
     }
 }
 
@@ -167,16 +228,26 @@ impl<'a> CallLanes<'a> {
     }
 
     fn inputs<'s>(&'s self, bound: &'s UnetGraph) -> ort::Result<Inputs<'s>> {
+        let mut all =
+            vec![named(&bound.sample, float_input(self.sample(), bound.sample.dtype)?), self.timestep(bound)?];
+        all.extend(self.conditions(bound)?);
+        Ok(all)
+    }
+
+    /// Samples as the graph takes them.
+    fn sample(&self) -> ArrayViewD<'_, f32> {
+        self.packed.as_ref().map_or(self.sample.view().into_dyn(), |packed| packed.view().into_dyn())
+    }
+
+    fn timestep<'s>(&self, bound: &'s UnetGraph) -> ort::Result<(Cow<'s, str>, SessionInputValue<'s>)> {
         let dims: &[usize] = if bound.timestep_shape == TimestepShape::Scalar { &[] } else { &[self.timesteps.len()] };
-        let sample = match &self.packed {
-            Some(packed) => float_input(packed.view(), bound.sample.dtype)?,
-            None => float_input(self.sample.view(), bound.sample.dtype)?,
-        };
-        let mut all = vec![
-            named(&bound.sample, sample),
-            named(&bound.timestep, timestep_input(&self.timesteps, dims, bound.timestep.dtype)?),
-            named(&bound.encoder_hidden_states, float_input(self.states.view(), bound.encoder_hidden_states.dtype)?),
-        ];
+        Ok(named(&bound.timestep, timestep_input(&self.timesteps, dims, bound.timestep.dtype)?))
+    }
+
+    /// Inputs that are the same at every step.
+    fn conditions<'s>(&'s self, bound: &'s UnetGraph) -> ort::Result<Inputs<'s>> {
+        let states = float_input(self.states.view(), bound.encoder_hidden_states.dtype)?;
+        let mut all = vec![named(&bound.encoder_hidden_states, states)];
         for (tensor, rows) in [(&bound.pooled, &self.pooled), (&bound.time_ids, &self.time_ids)] {
             if let (Some(tensor), Some(rows)) = (tensor, rows) {
                 all.push(named(tensor, float_input(rows.view(), tensor.dtype)?));

@@ -80,7 +80,13 @@ impl LazyVaeDecoder {
     /// Returns the decoder of `spec` that is in float32 beside one in float16, if there is one.
     pub fn fp32(runtime: &Runtime, spec: &ModelSpec, options: &SessionOptions) -> Option<Self> {
         let bound = spec.vae_decoder_fp32.clone()?;
-        Some(LazyVaeDecoder { runtime: runtime.clone(), spec: spec.clone(), bound, options: *options, loaded: None })
+        Some(LazyVaeDecoder {
+            runtime: runtime.clone(),
+            spec: spec.clone(),
+            bound,
+            options: options.clone(),
+            loaded: None,
+        })
     }
 }
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::durable::{Durable, storage_error};
 use super::run_folder::STATE_FOLDER;
 use crate::error::{Error, ErrorKind, Location, Result};
+use crate::gpu::GpuState;
 
 /// What a run is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +47,9 @@ pub struct Status {
     pub pid: u32,
     /// The machine.
     pub host: String,
+    /// The GPUs as they were last seen, where the driver tells.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<GpuState>,
     /// Seconds since 1970, in UTC, at which this was written; [`write()`] fills it in.
     pub updated: u64,
 }
@@ -96,6 +100,7 @@ fn together(shares: &[Status], last: &Status) -> Status {
         failed: sum(|share| share.failed),
         rate: busy.clone().map(|share| share.rate).sum(),
         eta: busy.filter_map(|share| share.eta).reduce(f64::max),
+        gpus: shares.iter().flat_map(|share| &share.gpus).cloned().collect(),
         ..last.clone()
     }
 }
@@ -138,6 +143,7 @@ mod tests {
             eta: Some(2.0),
             pid: 7,
             host: "h".into(),
+            gpus: Vec::new(),
             updated: 0,
         };
         for done in [4, 5] {
@@ -163,6 +169,7 @@ mod tests {
             eta: Some(total as f64),
             pid: 7,
             host: "h".into(),
+            gpus: Vec::new(),
             updated: 0,
         };
         write_share(&durable, out.path(), "worker-0-of-2", &status(RunState::InProgress, 10, 4)).unwrap();

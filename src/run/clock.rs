@@ -88,6 +88,14 @@ impl<N: Unet + ?Sized> Unet for Timed<'_, N> {
     fn predict(&mut self, inputs: UnetInputs<'_>) -> Result<Array4<f32>> {
         self.clock.measure(|times| &mut times.unet, || self.network.predict(inputs))
     }
+
+    fn predict_again(&mut self, inputs: UnetInputs<'_>) -> Result<Array4<f32>> {
+        self.clock.measure(|times| &mut times.unet, || self.network.predict_again(inputs))
+    }
+
+    fn wants_fixed_lanes(&self) -> bool {
+        self.network.wants_fixed_lanes()
+    }
 }
 
 impl<N: VaeDecoder + ?Sized> VaeDecoder for Timed<'_, N> {

@@ -127,6 +127,7 @@ impl fmt::Display for StatusReport {
                 let left = std::time::Duration::from_secs(eta.max(0.0) as u64);
                 write!(f, ", about {} to go", humantime::format_duration(left))?;
             }
+            last.gpus.iter().try_for_each(|gpu| write!(f, "\ngpu     {gpu}"))?;
         }
         Ok(())
     }

@@ -1,45 +1,37 @@
-//! The networks at work: engine and writer side by side, one window of shards after the other.
+//! All devices at work: they share the images of a window, and one writer takes their pictures.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crossbeam_channel::bounded;
-use image::RgbImage;
 
 use super::catalogue::Catalogue;
-use super::clock::Timed;
 use super::first_metadata::FirstMetadata;
-use super::options::{Lanes, RunOptions};
+use super::foreseen::Foreseen;
+use super::loading::Load;
+use super::options::RunOptions;
 use super::prepare::Prepared;
-use super::probing::Probing;
 use super::progress::Tally;
-use super::remembered::Remembered;
 use super::stop::Stop;
-use super::tiling::TilingDecoder;
+use super::worker::{Assignment, Worker};
 use super::writer::Writer;
-use crate::engine::{Embeddings, Engine, Images, Settings, Starter, TextEncoder, TextPart, VaeDecoder, VaeEncoder};
-use crate::error::{Error, ErrorKind, Location, Result};
+use crate::engine::Work;
+use crate::error::{Error, ErrorKind, Result};
 use crate::job::ImageTask;
 use crate::journal::{Journal, Record};
-use crate::onnx::{Networks, OnnxTextEncoder, Runtime, SessionOptions};
+use crate::onnx::{Device, Runtime};
 use crate::output::spool::Spool;
 use crate::output::{Provenance, RunFolder};
-use crate::pixels::read_rgb;
 use crate::plan::plan;
 
-/// Pictures that may wait between decoder and writer.
+/// Pictures that may wait between decoders and writer.
 const OUTCOMES_WAITING: usize = 64;
-/// Pictures per VAE call: more costs memory and gains nothing (ONNX Runtime PR 18273 advises at most 4).
-const VAE_BATCH: usize = 4;
 
-/// The networks of a model, loaded.
+/// The devices of a run, each with the networks of the model loaded.
 pub struct Maker<'a> {
-    prepared: &'a Prepared,
     options: &'a RunOptions,
-    networks: Networks,
-    settings: Settings,
-    model_hash: &'a str,
+    /// Those that are not lost.
+    workers: Vec<Worker<'a>>,
 }
 
 /// Where pictures go, and who watches.
@@ -63,26 +55,28 @@ pub struct Desk<'a> {
 }
 
 impl<'a> Maker<'a> {
-    /// Loads the networks; the VAE's encoder only `with_images`.
+    /// Loads the networks on every device, for the images that are foreseen.
     ///
     /// # Errors
-    /// Library, device or a network cannot be loaded.
-    pub fn load(prepared: &'a Prepared, options: &'a RunOptions, desk: &Desk<'a>, with_images: bool) -> Result<Self> {
-        let (folder, model_hash) = (desk.folder, &*desk.provenance.model_hash);
+    /// Library, a device or a network cannot be loaded.
+    pub fn load(prepared: &'a Prepared, options: &'a RunOptions, desk: &Desk<'a>, foreseen: &Foreseen) -> Result<Self> {
         let runtime = Runtime::load(options.ort_lib.as_deref())?;
-        let mut networks = load(&runtime, prepared, options, with_images)?;
-        let (spec, device, onnxruntime) = (&prepared.spec, options.device, runtime.build_info());
-        let probing = Probing { spec, model_hash, device, onnxruntime, folder };
-        let settings = probing.safe(&mut networks, settings(prepared, options))?;
-        let maker = Maker { prepared, options, networks, settings, model_hash };
-        maker.remembered(folder).recall(&desk.tally.engine.limits);
-        Ok(maker)
+        let devices = options.devices.resolve()?;
+        let engines = desk.tally.open_engines(&devices);
+        let cpus = devices.iter().filter(|device| **device == Device::Cpu).count();
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = (options.threads.unwrap_or(cores) / cpus.max(1)).max(1);
+        let (model_hash, prompts) = (&*desk.provenance.model_hash, options.job.prompts);
+        let load = Load { spec: &prepared.spec, model_hash, runtime: &runtime, prompts, foreseen };
+        let load = |engine| Worker::load(load, prepared, (options, threads), desk, engine);
+        let workers = engines.iter().map(load).collect::<Result<Vec<_>>>()?;
+        Ok(Maker { options, workers })
     }
 
     /// Makes and writes `tasks`; with `alone`, as the only ones in flight. Returns early where the desk says so.
     ///
     /// # Errors
-    /// Storage fails.
+    /// Storage fails, or all devices are lost.
     pub fn make(
         &mut self,
         tasks: Vec<ImageTask>,
@@ -91,35 +85,14 @@ impl<'a> Maker<'a> {
         catalogue: &mut Catalogue,
         spool: Option<&mut Spool>,
     ) -> Result<()> {
-        let (prepared, options) = (self.prepared, self.options);
-        let Networks { text_encoders, unet, vae_decoder, vae_decoder_fp32, vae_encoder } = &mut self.networks;
-        let clock = &desk.tally.clock;
-        let (mut unet, mut vae_decoder) = (Timed { network: unet, clock }, Timed { network: vae_decoder, clock });
-        let mut encoders: Vec<_> = text_encoders.iter_mut().map(|network| Timed { network, clock }).collect();
-        let mut vae = TilingDecoder::new(&mut vae_decoder, &prepared.spec, options.vae_tiling)?;
-        let fine_vae = vae_decoder_fp32.as_mut().map(|vae| TilingDecoder::new(vae, &prepared.spec, options.vae_tiling));
-        let mut fine_vae = fine_vae.transpose()?;
-        let (config, recipe) = (&prepared.scheduler_config, &prepared.spec.recipe);
         let plan = plan(tasks);
-        let embeddings = Embeddings::new(text_parts(&mut encoders, prepared), recipe, options.job.prompts, &plan);
-        let vae_encoder = vae_encoder.as_mut().map(|encoder| encoder as &mut dyn VaeEncoder);
-        let images = Images::new(recipe, vae_encoder, &read_image);
-        let begin = |tasks: &[ImageTask]| desk.begin(tasks, alone);
-        let engine = Engine {
-            starter: Starter::new(embeddings, images, recipe, config, options.job.noise),
-            unet: &mut unet,
-            vae: &mut vae,
-            fine_vae: fine_vae.as_mut().map(|vae| vae as &mut dyn VaeDecoder),
-            latents: &recipe.latents,
-            settings: self.settings,
-            counters: &desk.tally.engine,
-            begin: &begin,
-        };
-        let Desk { folder, provenance, first_metadata, journal, stop, tally, writing, .. } = desk;
-        let (format, copies) = (options.image_format, &plan.copies);
-        let written = std::thread::scope(|scope| {
+        let work = Work::new(&plan, self.workers.len());
+        let assignment = Assignment { plan: &plan, work: &work, alone, desk };
+        let (format, copies) = (self.options.image_format, &plan.copies);
+        let (written, lost) = std::thread::scope(|scope| {
             let (sender, outcomes) = bounded(OUTCOMES_WAITING);
-            let broken = stop.breaker();
+            let broken = desk.stop.breaker();
+            let Desk { folder, provenance, first_metadata, journal, tally, writing, .. } = desk;
             let writer = scope.spawn(move || {
                 let mut writer =
                     Writer { folder, provenance, first_metadata, format, journal, catalogue, spool, copies, tally };
@@ -129,23 +102,49 @@ impl<'a> Maker<'a> {
                 writing.fetch_add((1000.0 * busy) as u64, Ordering::Relaxed);
                 Ok(())
             });
-            engine.generate(&plan, &|| stop.pace(), &sender);
+            let start = |worker| {
+                let sender = sender.clone();
+                let run = move |worker: &mut Worker<'_>| {
+                    worker.work(assignment, &sender).inspect_err(|lost| tell(worker, lost))
+                };
+                scope.spawn(move || run(worker))
+            };
+            let working: Vec<_> = self.workers.iter_mut().map(start).collect();
             drop(sender);
-            writer.join().expect("the writer does not panic")
+            let ended = working.into_iter().map(|worker| worker.join().expect("a worker does not panic").err());
+            let lost: Vec<Option<Error>> = ended.collect();
+            (writer.join().expect("the writer does not panic"), lost)
         });
-        self.remembered(folder).write(&tally.engine.limits);
-        written.and_then(|()| desk.fault.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err))
+        self.workers.iter().for_each(|worker| worker.remember(desk.folder));
+        written?;
+        desk.fault.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)?;
+        self.go_on_without(lost)
     }
 
-    fn remembered<'b>(&'b self, folder: &'b RunFolder) -> Remembered<'b> {
-        Remembered { model_hash: self.model_hash, device: self.options.device, settings: self.settings, folder }
+    /// Lets go of the devices that are lost.
+    fn go_on_without(&mut self, lost: Vec<Option<Error>>) -> Result<()> {
+        let mut is_lost = lost.iter().map(Option::is_some);
+        self.workers.retain(|_| !is_lost.next().unwrap_or(false));
+        match lost.into_iter().flatten().last() {
+            Some(error) if self.workers.is_empty() => Err(no_device_left(error)),
+            _ => Ok(()),
+        }
     }
+}
+
+fn tell(worker: &Worker<'_>, lost: &Error) {
+    tracing::error!("device {} is lost, what it had under way goes to the others: {lost}", worker.device());
+}
+
+fn no_device_left(last: Error) -> Error {
+    Error::new(ErrorKind::GpuLost, "gpu_lost", format!("no device is left; of the last: {last}"))
+        .hint("look at `nvidia-smi` and `dmesg`, then run the same command again to resume")
 }
 
 impl Desk<'_> {
     /// Writes down that work on `tasks` begins; returns whether it could. Not synced: a process that dies leaves what it wrote,
     /// and after a power cut nobody is to blame.
-    fn begin(&self, tasks: &[ImageTask], alone: bool) -> bool {
+    pub(super) fn begin(&self, tasks: &[ImageTask], alone: bool) -> bool {
         let keys = tasks.iter().map(ImageTask::key).collect();
         let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
         match journal.append(&[Record::Begin { keys, alone }]) {
@@ -156,41 +155,4 @@ impl Desk<'_> {
             }
         }
     }
-}
-
-fn load(runtime: &Runtime, prepared: &Prepared, options: &RunOptions, with_images: bool) -> Result<Networks> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let session =
-        SessionOptions { kernels: options.kernels, device: options.device, threads: options.threads.unwrap_or(cores) };
-    Networks::load(runtime, &prepared.spec, &session, with_images)
-}
-
-fn text_parts<'a>(encoders: &'a mut [Timed<'_, OnnxTextEncoder>], prepared: &'a Prepared) -> Vec<TextPart<'a>> {
-    let pairs = encoders.iter_mut().zip(&prepared.tokenizers);
-    pairs.map(|(encoder, tokenizer)| TextPart { encoder: encoder as &mut dyn TextEncoder, tokenizer }).collect()
-}
-
-/// Reads a picture that a row names.
-fn read_image(path: &Path) -> Result<RgbImage> {
-    let bytes = std::fs::read(path).map_err(|error| {
-        Error::new(ErrorKind::Row, "bad_image", format!("cannot read the picture: {error}"))
-            .at(Location::file(path))
-            .source(error)
-    })?;
-    read_rgb(&bytes).map_err(|error| error.at(Location::file(path)))
-}
-
-fn settings(prepared: &Prepared, options: &RunOptions) -> Settings {
-    let lanes = match options.lanes {
-        Lanes::Count(count) => count,
-        Lanes::Auto => automatic_lanes(prepared.spec.default_size),
-    };
-    Settings { lanes, vae_batch: VAE_BATCH }
-}
-
-/// On a CPU more lanes cost memory and, beyond what fills the caches and hides the overhead of a call, gain nothing: as
-/// many as make up about one 256×256 picture with guidance, at least two, at most sixteen.
-fn automatic_lanes((width, height): (u32, u32)) -> usize {
-    let area = (width as usize * height as usize).max(1);
-    (2 * 256 * 256 / area).clamp(2, 16)
 }

@@ -7,8 +7,11 @@ mod catalogue;
 mod check;
 mod clock;
 mod crash;
+mod engines;
 mod finished;
 mod first_metadata;
+mod foreseen;
+mod loading;
 pub mod logging;
 mod look;
 mod make;
@@ -24,10 +27,13 @@ mod report;
 mod seal;
 mod sharding;
 mod sheet;
+mod sizing;
 mod stop;
 mod summary;
 mod tiling;
 mod verify;
+mod watch;
+mod worker;
 mod writer;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -39,6 +45,7 @@ use indicatif::MultiProgress;
 
 pub use audit::{Finding, Kind};
 pub use check::{CheckReport, check};
+pub use engines::{DeviceReport, EngineOptions, EngineReport, build_engines};
 pub use look::{doctor, inspect, schedule, status};
 pub use options::{DefaultFlags, JobOptions, Lanes, MaxFailed, RunOptions, ScheduleOptions, VaeTiling};
 pub use prepare::{Prepared, Truncation, Truncations, prepare};
@@ -46,6 +53,7 @@ pub use repair::{JournalFile, RepairReport, repair};
 pub use sharding::Share;
 pub use summary::{Stages, Summary};
 pub use verify::{VerifyReport, verify};
+pub use watch::GpuSummary;
 
 use crate::error::{Error, Result};
 use crate::job::ImageTask;
@@ -57,6 +65,7 @@ use crate::plan::{lane_evaluations, tasks};
 use catalogue::Catalogue;
 use crash::CrashMark;
 use first_metadata::FirstMetadata;
+use foreseen::Foreseen;
 use make::{Desk, Maker};
 use night::Night;
 use progress::Tally;
@@ -158,7 +167,7 @@ impl Run<'_> {
         report::warn_of_full_disk(&folder, &catalogue, &to_make, self.options.image_format);
         let counts = Counts { images: images_in(&catalogue, &own), skipped: made_in(&catalogue, &own) };
         let (planned, planned_evaluations) = (to_make.len() as u64, lane_evaluations(&to_make));
-        let with_images = to_make.iter().any(|task| task.job.rare().image.is_some());
+        let foreseen = Foreseen::of(&to_make);
         drop(to_make);
         let tally = Tally { planned, planned_evaluations, ..Tally::default() };
         let (provenance, stop) = (self.provenance, self.stop);
@@ -182,7 +191,7 @@ impl Run<'_> {
         let sealer = Sealer { folder: &folder, provenance, columns: &columns, journal: &journal, sealed };
         let hash = self.hashing.as_secs_f64();
         let mut stages = Stages { hash, prepare: self.started.elapsed().as_secs_f64() - hash, ..Stages::default() };
-        let load = || Maker::load(self.prepared, self.options, &desk, with_images);
+        let load = || Maker::load(self.prepared, self.options, &desk, &foreseen);
         let working = Instant::now();
         let mut night = Night {
             desk: &desk,
@@ -228,7 +237,10 @@ impl Run<'_> {
             let over = &over;
             let watcher = scope.spawn(move || {
                 let started = Instant::now();
-                let mut tick = |tally: &Tally| report::write_progress(folder, tally, skipped, images, started);
+                let mut tick = |tally: &Tally| {
+                    tally.look_at_gpus();
+                    report::write_progress(folder, tally, skipped, images, started);
+                };
                 if tally.planned > 0 {
                     tick(tally);
                 }
@@ -303,12 +315,13 @@ impl Run<'_> {
             failed_rows,
             removed: catalogue.removed().len() as u64,
             lane_occupancy: tally.occupancy(),
-            unet_calls: tally.engine.unet_calls.load(Ordering::Relaxed),
+            unet_calls: tally.unet_calls(),
             seconds: self.started.elapsed().as_secs_f64(),
             stages,
             failed_csv: (failed_rows > 0).then(|| folder.failed_path()),
             contact_sheet,
             answers,
+            gpus: tally.gpus.summary(),
             exit_code: 0,
         };
         summary.exit_code = exit_code(&summary, self.options.max_failed);

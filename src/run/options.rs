@@ -9,7 +9,7 @@ use super::sharding::Share;
 use crate::engine::PromptStyle;
 use crate::manifest;
 use crate::noise::NoiseKind;
-use crate::onnx::{Device, Kernels};
+use crate::onnx::{Devices, GpuOptions, Kernels};
 use crate::output::ImageFormat;
 use crate::output::layout::{Format, Layout};
 
@@ -66,8 +66,10 @@ pub struct RunOptions {
     pub job: JobOptions,
     /// Output folder.
     pub out: PathBuf,
-    /// Where the networks run.
-    pub device: Device,
+    /// Where the networks run: a worker each.
+    pub devices: Devices,
+    /// How networks are loaded on GPUs.
+    pub gpu: GpuOptions,
     /// Entries of the UNet's batch axis.
     pub lanes: Lanes,
     /// Threads for the networks; `None`: the processor's cores.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::{Settings, Unet, UnetEntry, VaeDecoder, probe_unet, probe_vae};
 use crate::error::Result;
 use crate::model::{Dtype, ModelSpec, TensorInfo};
-use crate::onnx::{Device, Networks};
+use crate::onnx::{Device, Networks, kind_of};
 use crate::output::{RunFolder, STATE_FOLDER};
 
 /// Relative difference of an entry alone and in company that is rounding, on CPU and in float32.
@@ -71,7 +71,7 @@ impl Probing<'_> {
     fn remembered(&self) -> Option<Findings> {
         let findings: Findings = serde_json::from_slice(&std::fs::read(self.path()).ok()?).ok()?;
         let same = (findings.model_hash == self.model_hash)
-            && (findings.device == self.device.to_string())
+            && (findings.device == kind_of(self.device))
             && (findings.onnxruntime == self.onnxruntime);
         same.then_some(findings)
     }
@@ -84,7 +84,7 @@ impl Probing<'_> {
         let failed = |error| Some(format!("it cannot be probed ({error})"));
         let findings = Findings {
             model_hash: self.model_hash.to_string(),
-            device: self.device.to_string(),
+            device: kind_of(self.device),
             onnxruntime: self.onnxruntime.to_string(),
             unet: unet.unwrap_or_else(failed),
             vae_decoder: vae_decoder.unwrap_or_else(failed),
@@ -126,13 +126,19 @@ fn tell(network: &str, why: &str) {
 /// Returns the shapes of the smallest picture that the UNet takes.
 fn unet_entry(spec: &ModelSpec) -> UnetEntry {
     let unet = &spec.unet;
-    let channels = unet.sample.fixed(1).filter(|_| !unet.packed()).unwrap_or(spec.recipe.latents.channels);
-    let (height, width) = match unet.packed() && unet.sample.fixed(1).is_some() {
+    let cells = match unet.packed() && unet.sample.fixed(1).is_some() {
         // A fixed number of patches says nothing about its sides.
-        true => in_cells(spec, spec.default_size),
+        true => cells_of(spec, spec.default_size),
         false if unet.packed() => least_cells(spec),
         false => cells(spec, &unet.sample),
     };
+    unet_entry_of(spec, cells)
+}
+
+/// Returns the shapes of a picture of so many cells' height and width.
+pub(super) fn unet_entry_of(spec: &ModelSpec, (height, width): (usize, usize)) -> UnetEntry {
+    let unet = &spec.unet;
+    let channels = unet.sample.fixed(1).filter(|_| !unet.packed()).unwrap_or(spec.recipe.latents.channels);
     let sequence = unet.encoder_hidden_states.fixed(1).or(spec.texts.last().map(|text| text.model_max_length));
     let hidden =
         spec.texts.iter().filter(|text| text.graph.hidden_states.is_some()).filter_map(|text| text.width).sum();
@@ -152,11 +158,11 @@ fn cells(spec: &ModelSpec, tensor: &TensorInfo) -> (usize, usize) {
 }
 
 fn least_cells(spec: &ModelSpec) -> (usize, usize) {
-    in_cells(spec, (spec.size_multiple, spec.size_multiple))
+    cells_of(spec, (spec.size_multiple, spec.size_multiple))
 }
 
 /// Returns height and width in latent cells of a width and height in pixels.
-fn in_cells(spec: &ModelSpec, (width, height): (u32, u32)) -> (usize, usize) {
+pub(super) fn cells_of(spec: &ModelSpec, (width, height): (u32, u32)) -> (usize, usize) {
     let cells = |pixels: u32| (pixels / spec.recipe.latents.vae_scale_factor.max(1)).max(1) as usize;
     (cells(height), cells(width))
 }

@@ -1,12 +1,15 @@
 //! What the user sees while a run goes on: a bar on a terminal, else a plain line every 30 s.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::clock::Clock;
+use super::watch::GpuWatch;
 use crate::engine::Counters;
+use crate::onnx::{Device, gpu_state};
 
 /// Counts of one run, written by the writer, read by whoever shows them.
 #[derive(Debug, Default)]
@@ -21,10 +24,21 @@ pub struct Tally {
     pub failed: AtomicU64,
     /// Images that equal others, and were copied.
     pub copied: AtomicU64,
-    /// What the engine does.
-    pub engine: Counters,
     /// How long the networks take.
     pub clock: Clock,
+    /// What the engines do, one a device, once the networks are being loaded.
+    pub engines: OnceLock<Vec<EngineTally>>,
+    /// What the GPUs do.
+    pub gpus: GpuWatch,
+}
+
+/// What one device does.
+#[derive(Debug)]
+pub struct EngineTally {
+    /// Where it runs.
+    pub device: Device,
+    /// What it has done.
+    pub counters: Counters,
 }
 
 impl Tally {
@@ -33,10 +47,40 @@ impl Tally {
         self.done.load(Ordering::Relaxed) + self.failed.load(Ordering::Relaxed)
     }
 
+    /// Returns a tally for each device; those of the first call, if it was called before.
+    pub fn open_engines(&self, devices: &[Device]) -> &[EngineTally] {
+        let open = |device: &Device| EngineTally { device: *device, counters: Counters::default() };
+        self.engines.get_or_init(|| devices.iter().map(open).collect())
+    }
+
+    /// Returns the tally of each device; none before any was opened.
+    pub fn engines(&self) -> &[EngineTally] {
+        self.engines.get().map_or(&[], |engines| engines)
+    }
+
+    /// Looks at the GPUs of the engines.
+    pub fn look_at_gpus(&self) {
+        self.gpus.look(self.engines().iter().filter_map(|engine| engine.device.gpu()), &gpu_state);
+    }
+
+    /// Returns the UNet calls of all devices.
+    pub fn unet_calls(&self) -> u64 {
+        self.sum(|counters| &counters.unet_calls)
+    }
+
+    /// Returns the lanes used in them.
+    pub fn lanes_used(&self) -> u64 {
+        self.sum(|counters| &counters.lanes_used)
+    }
+
     /// Returns which share of the lanes was used so far, 0 to 1.
     pub fn occupancy(&self) -> f64 {
-        let offered = self.engine.lanes_offered.load(Ordering::Relaxed);
-        if offered == 0 { 0.0 } else { self.engine.lanes_used.load(Ordering::Relaxed) as f64 / offered as f64 }
+        let offered = self.sum(|counters| &counters.lanes_offered);
+        if offered == 0 { 0.0 } else { self.lanes_used() as f64 / offered as f64 }
+    }
+
+    fn sum(&self, counter: fn(&Counters) -> &AtomicU64) -> u64 {
+        self.engines().iter().map(|engine| counter(&engine.counters).load(Ordering::Relaxed)).sum()
     }
 }
 
@@ -66,8 +110,7 @@ pub fn show(
         bar.set_position(tally.settled());
         bar.set_message(message(tally, started));
         // The first steps tell how long the night will be; after that a line every half minute will do.
-        let early =
-            !estimated && started.elapsed() >= ESTIMATE_AFTER && tally.engine.lanes_used.load(Ordering::Relaxed) > 0;
+        let early = !estimated && started.elapsed() >= ESTIMATE_AFTER && tally.lanes_used() > 0;
         estimated |= early;
         if asked() || early || !terminal && spoken.elapsed() >= Duration::from_secs(30) {
             tracing::info!("{}", plain_line(tally, started));
@@ -107,12 +150,13 @@ fn message(tally: &Tally, started: Instant) -> String {
     let failed = tally.failed.load(Ordering::Relaxed);
     let failures = if failed > 0 { format!("  {failed} failed") } else { String::new() };
     let busy = 100.0 * tally.occupancy();
-    format!("{}  {:.1}/s  lanes {busy:.0}%{failures}", left(tally, started), rate(tally, started))
+    let gpus: String = tally.gpus.now().iter().map(|gpu| format!("  {gpu}")).collect();
+    format!("{}  {:.1}/s  lanes {busy:.0}%{failures}{gpus}", left(tally, started), rate(tally, started))
 }
 
 /// Tells the time left from the lane evaluations done, since the longest images come first.
 fn left(tally: &Tally, started: Instant) -> String {
-    let done = tally.engine.lanes_used.load(Ordering::Relaxed);
+    let done = tally.lanes_used();
     if done == 0 {
         return "ETA -".to_string();
     }

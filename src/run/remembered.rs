@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{CallLimit, Limits, Network, Settings};
-use crate::onnx::Device;
+use crate::onnx::{Device, kind_of};
 use crate::output::{RunFolder, STATE_FOLDER};
 
 /// `OUT/.nightshift/limits.json`: what was learnt, and with which model.
@@ -13,6 +13,18 @@ use crate::output::{RunFolder, STATE_FOLDER};
 struct Learnt {
     model_hash: String,
     limits: Vec<Entry>,
+    /// Lanes that pay, as they were measured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    lanes: Vec<Paying>,
+}
+
+/// The lanes that pay for pictures of one size on one kind of device.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Paying {
+    device: String,
+    width: u32,
+    height: u32,
+    lanes: usize,
 }
 
 /// The limit for pictures of one size on one device.
@@ -48,16 +60,34 @@ impl Remembered<'_> {
     pub(super) fn write(&self, limits: &Limits) {
         let former = self.learnt();
         let entry = |(network, (width, height), limit)| {
-            let (device, asked) = (self.device.to_string(), self.asked(network));
+            let (device, asked) = (kind_of(self.device), self.asked(network));
             Entry { device, network, width, height, asked, limit }
         };
         let others = former.limits.iter().filter(|entry| !self.is_ours(entry)).cloned();
         let limits = others.chain(limits.all().into_iter().map(entry)).collect();
-        let learnt = Learnt { model_hash: self.model_hash.to_string(), limits };
-        if learnt == former || learnt.limits.is_empty() {
-            return;
+        let learnt = Learnt { model_hash: self.model_hash.to_string(), limits, lanes: former.lanes.clone() };
+        if learnt != former && !learnt.limits.is_empty() {
+            self.replace(&learnt);
         }
-        let json = serde_json::to_vec_pretty(&learnt).unwrap_or_default();
+    }
+
+    /// Returns the lanes that an earlier run found to pay for pictures of this size.
+    pub(super) fn lanes(&self, (width, height): (u32, u32)) -> Option<usize> {
+        let device = kind_of(self.device);
+        let is_it = |paying: &&Paying| paying.device == device && (paying.width, paying.height) == (width, height);
+        self.learnt().lanes.iter().find(is_it).map(|paying| paying.lanes.clamp(1, 1024))
+    }
+
+    /// Writes down the lanes that pay for pictures of this size.
+    pub(super) fn note_lanes(&self, (width, height): (u32, u32), lanes: usize) {
+        let mut learnt = self.learnt();
+        learnt.model_hash = self.model_hash.to_string();
+        learnt.lanes.push(Paying { device: kind_of(self.device), width, height, lanes });
+        self.replace(&learnt);
+    }
+
+    fn replace(&self, learnt: &Learnt) {
+        let json = serde_json::to_vec_pretty(learnt).unwrap_or_default();
         if let Err(error) = self.folder.durable().replace_unsynced(&self.path(), &json) {
             tracing::warn!("{error}");
         }
@@ -70,7 +100,7 @@ impl Remembered<'_> {
     }
 
     fn is_ours(&self, entry: &Entry) -> bool {
-        entry.device == self.device.to_string() && entry.asked == self.asked(entry.network)
+        entry.device == kind_of(self.device) && entry.asked == self.asked(entry.network)
     }
 
     fn path(&self) -> PathBuf {

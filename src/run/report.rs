@@ -165,24 +165,31 @@ pub fn write_progress(folder: &RunFolder, tally: &Tally, there: u64, total: u64,
     let eta = (settled > 0).then(|| tally.planned.saturating_sub(settled) as f64 / rate);
     let done = there + tally.done.load(Ordering::Relaxed);
     let failed = tally.failed.load(Ordering::Relaxed);
-    write(folder, RunState::InProgress, total, done, failed, rate, eta);
+    let gpus = tally.gpus.now();
+    write(folder, Status { total, done, failed, rate, eta, gpus, ..status_of(RunState::InProgress) });
 }
 
 /// Replaces `status.json` after an error that ended the run.
 pub fn write_failure(folder: &RunFolder, tally: &Tally, there: u64, total: u64) {
     let done = there + tally.done.load(Ordering::Relaxed);
-    write(folder, RunState::Failed, total, done, tally.failed.load(Ordering::Relaxed), 0.0, None);
+    let failed = tally.failed.load(Ordering::Relaxed);
+    write(folder, Status { total, done, failed, gpus: tally.gpus.now(), ..status_of(RunState::Failed) });
 }
 
 /// Replaces `status.json` at the end.
 pub fn write_status(folder: &RunFolder, summary: &Summary, state: RunState) {
     let rate = if summary.stages.generate > 0.0 { summary.made as f64 / summary.stages.generate } else { 0.0 };
-    write(folder, state, summary.images, summary.skipped + summary.made, summary.failed, rate, None);
+    let (total, done, failed) = (summary.images, summary.skipped + summary.made, summary.failed);
+    write(folder, Status { total, done, failed, rate, ..status_of(state) });
 }
 
-fn write(folder: &RunFolder, state: RunState, total: u64, done: u64, failed: u64, rate: f64, eta: Option<f64>) {
+/// Returns the status of this process before anything is counted.
+fn status_of(state: RunState) -> Status {
     let (pid, host) = (std::process::id(), run_folder::host());
-    let status = Status { state, total, done, failed, rate, eta, pid, host, updated: 0 };
+    Status { state, total: 0, done: 0, failed: 0, rate: 0.0, eta: None, pid, host, gpus: Vec::new(), updated: 0 }
+}
+
+fn write(folder: &RunFolder, status: Status) {
     let written = match folder.worker() {
         worker if worker == Share::WHOLE.worker() => status::write(folder.durable(), folder.path(), &status),
         worker => status::write_share(folder.durable(), folder.path(), worker, &status),

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::clock::NetworkTimes;
+use super::watch::GpuSummary;
 
 /// The result of a run.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -49,6 +50,8 @@ pub struct Summary {
     pub contact_sheet: Option<PathBuf>,
     /// Where the answers to a batch of OpenAI's API are, if the manifest is one.
     pub answers: Option<PathBuf>,
+    /// What the GPUs did, where the driver tells.
+    pub gpus: Vec<GpuSummary>,
     /// What the process exits with.
     pub exit_code: u8,
 }
@@ -123,6 +126,9 @@ impl fmt::Display for Summary {
         }
         if self.copied > 0 {
             write!(f, "\ncopied         {} images that equal others in all that changes pixels", self.copied)?;
+        }
+        for gpu in &self.gpus {
+            write!(f, "\ngpu            {gpu}")?;
         }
         if self.suspect > 0 {
             write!(f, "\nto look at     {} pictures of one colour (status `suspect` in the metadata)", self.suspect)?;

@@ -1,0 +1,50 @@
+//! What is known of the images to come before the networks are loaded.
+
+use std::collections::BTreeMap;
+
+use crate::job::ImageTask;
+
+/// See the module's text.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Foreseen {
+    /// Whether any starts from a picture.
+    pub(super) with_images: bool,
+    /// Widths and heights in pixels, the one with the most work first.
+    pub(super) sizes: Vec<(u32, u32)>,
+}
+
+impl Foreseen {
+    /// Returns what can be said of `tasks`.
+    pub(super) fn of(tasks: &[ImageTask]) -> Self {
+        let mut work: BTreeMap<(u32, u32), u64> = BTreeMap::new();
+        for task in tasks {
+            let job = &task.job;
+            let area = u64::from(job.width) * u64::from(job.height);
+            *work.entry((job.width, job.height)).or_default() +=
+                area * u64::from(job.num_inference_steps) * job.lanes as u64;
+        }
+        let mut sizes: Vec<_> = work.keys().copied().collect();
+        sizes.sort_by_key(|size| std::cmp::Reverse(work[size]));
+        Foreseen { with_images: tasks.iter().any(|task| task.job.rare().image.is_some()), sizes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::job::testing::job;
+
+    #[test]
+    fn the_size_with_the_most_work_comes_first() {
+        let task = |row: u64, size, steps| {
+            let mut job = job(row);
+            (job.width, job.height, job.num_inference_steps) = (size, size, steps);
+            ImageTask::new(Arc::new(job), 0, row, 0)
+        };
+        let foreseen = Foreseen::of(&[task(0, 64, 10), task(1, 128, 5), task(2, 64, 9)]);
+        assert_eq!(foreseen, Foreseen { with_images: false, sizes: vec![(128, 128), (64, 64)] });
+        assert_eq!(Foreseen::of(&[]), Foreseen::default());
+    }
+}

@@ -1,0 +1,67 @@
+//! `--lanes auto`: on a processor from the size of pictures, on a GPU by measuring, once an output folder.
+
+use super::probing::{cells_of, unet_entry_of};
+use super::remembered::Remembered;
+use crate::engine::{Measured, VaeDecoder, find_lanes, time_unet};
+use crate::error::Result;
+use crate::model::ModelSpec;
+use crate::onnx::{Device, Networks};
+
+/// Lanes where nobody measures: TensorRT builds an engine, in minutes, for every number of lanes.
+const UNMEASURED: usize = 16;
+
+/// Returns the lanes that a run starts from before it has measured any.
+pub(super) fn unmeasured_lanes(device: Device, default_size: (u32, u32)) -> usize {
+    match device {
+        Device::Cpu => lanes_on_cpu(default_size),
+        _ => UNMEASURED,
+    }
+}
+
+/// On a CPU more lanes cost memory and, beyond what fills the caches and hides the overhead of a call, gain nothing: as
+/// many as make up about one 256×256 picture with guidance, at least two, at most sixteen.
+fn lanes_on_cpu((width, height): (u32, u32)) -> usize {
+    let area = (width as usize * height as usize).max(1);
+    (2 * 256 * 256 / area).clamp(2, 16)
+}
+
+/// Returns the lanes that pay for pictures of `size` pixels: those that an earlier run found, else found by trying.
+///
+/// # Errors
+/// Not even the fewest lanes work.
+pub(super) fn measured_lanes(
+    networks: &mut Networks,
+    spec: &ModelSpec,
+    size: (u32, u32),
+    remembered: &Remembered<'_>,
+) -> Result<usize> {
+    if let Some(lanes) = remembered.lanes(size) {
+        return Ok(lanes);
+    }
+    let cells = cells_of(spec, size);
+    // What the decoder takes for itself is not there for the UNet.
+    networks.vae_decoder.decode(ndarray::Array4::zeros((1, spec.recipe.latents.channels, cells.0, cells.1)).view())?;
+    let entry = unet_entry_of(spec, cells);
+    let measured = find_lanes(&mut |lanes| time_unet(&mut networks.unet, entry, lanes))?;
+    let lanes = measured.last().map_or(UNMEASURED, |last| last.lanes);
+    tracing::info!("{} lanes a call for pictures of {}x{}: {}", lanes, size.0, size.1, told(&measured));
+    remembered.note_lanes(size, lanes);
+    Ok(lanes)
+}
+
+fn told(measured: &[Measured]) -> String {
+    let tell = |one: &Measured| format!("{} lanes {:.1}/s", one.lanes, one.rate());
+    measured.iter().map(tell).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_pictures_get_more_lanes_on_a_processor() {
+        assert_eq!(unmeasured_lanes(Device::Cpu, (64, 64)), 16);
+        assert_eq!(unmeasured_lanes(Device::Cpu, (512, 512)), 2);
+        assert_eq!(unmeasured_lanes(Device::TensorRt(0), (512, 512)), UNMEASURED);
+    }
+}
