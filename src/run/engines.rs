@@ -16,7 +16,7 @@ use super::probing::{cells_of, unet_entry_of};
 use super::sizing::unmeasured_lanes;
 use crate::engine::{TextEncoder, VaeDecoder, time_unet};
 use crate::error::Result;
-use crate::onnx::{Device, Devices, GpuOptions, Networks, Runtime};
+use crate::onnx::{Device, Devices, GpuOptions, Kernels, Networks, Runtime};
 use crate::plan::tasks;
 
 /// What `prepare` takes.
@@ -87,7 +87,7 @@ fn make_ready(device: Device, load: Load<'_>, prepared: &Prepared, options: &Eng
         Lanes::Auto => unmeasured_lanes(device, spec.default_size),
     };
     let started = Instant::now();
-    let session = load.session_options(device, (0, options.kernels), &options.gpu, lanes)?;
+    let session = load.session_options(device, (0, Kernels::default()), &options.gpu, lanes)?;
     let mut networks = Networks::load(load.runtime, spec, &session, load.foreseen.with_images)?;
     let loaded = started.elapsed().as_secs_f64();
     let called = Instant::now();
