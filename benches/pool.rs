@@ -99,7 +99,7 @@ impl Bench {
                 vae: vae_decoder,
                 fine_vae: None,
                 latents: &recipe.latents,
-                settings: Settings { lanes: LANES, vae_batch: 4 },
+                settings: Settings { lanes: LANES, pixels: None, vae_batch: 4 },
                 counters: &counters,
                 begin: &|_| true,
             };

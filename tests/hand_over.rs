@@ -105,7 +105,7 @@ fn device(
         vae: &mut Mortal { network: &mut networks.vae_decoder as &mut dyn VaeDecoder, left: vaes },
         fine_vae: None,
         latents: &spec.recipe.latents,
-        settings: Settings { lanes: 4, vae_batch: 2 },
+        settings: Settings { lanes: 4, pixels: None, vae_batch: 2 },
         counters: &Counters::default(),
         begin: &|_| true,
     };

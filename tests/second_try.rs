@@ -115,7 +115,7 @@ fn make(unet: Spoilt, vae: Spoilt, mut fine: Option<Absent>) -> Made {
         vae: &mut Flaky::new(&mut networks.vae_decoder as &mut dyn VaeDecoder, vae),
         fine_vae: fine.as_mut().map(|vae| vae as &mut dyn VaeDecoder),
         latents: &spec.recipe.latents,
-        settings: Settings { lanes: 4, vae_batch: 4 },
+        settings: Settings { lanes: 4, pixels: None, vae_batch: 4 },
         counters: &counters,
         begin: &|_| true,
     };

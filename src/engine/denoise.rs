@@ -14,7 +14,7 @@ use super::networks::Unet;
 use super::pool::{Departure, LanePool};
 use super::start::Starter;
 use super::work::{Next, Work};
-use super::{Counters, Outcome, Pace};
+use super::{Counters, Outcome, Pace, Settings};
 use crate::error::{Error, ErrorKind};
 use crate::job::ImageTask;
 
@@ -25,8 +25,8 @@ const LOOK: Duration = Duration::from_millis(50);
 pub(super) struct Denoiser<'s, 'a> {
     pub(super) starter: &'s mut Starter<'a>,
     pub(super) unet: &'s mut dyn Unet,
-    /// Lanes asked for.
-    pub(super) lanes: usize,
+    /// How many lanes calls have.
+    pub(super) settings: Settings,
     pub(super) counters: &'s Counters,
     /// Told of images before their first evaluation; where it says no, nothing more is made.
     pub(super) begin: &'s dyn Fn(&[ImageTask]) -> bool,
@@ -64,7 +64,7 @@ impl<'a> Denoiser<'_, 'a> {
 
     /// Denoises images of one size, and those of that size that are to be made once more, until none is left.
     fn denoise(&mut self, size: Size, pace: &dyn Fn() -> Pace) -> Result<()> {
-        let limit = self.counters.limits.of(Network::Unet, size, self.lanes);
+        let limit = self.counters.limits.of(Network::Unet, size, self.settings.lanes_of(size));
         let mut pool = LanePool::within(limit, self.unet.timestep_input());
         loop {
             let (pace, mut entered) = (pace(), Vec::new());

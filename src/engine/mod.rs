@@ -101,10 +101,21 @@ impl Outcome {
 /// What the engine is told apart from the work itself.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// Entries of the UNet's batch axis.
+    /// Entries of the UNet's batch axis, at most.
     pub lanes: usize,
+    /// Pixels that the lanes of a call make up together, if that is to be a limit too; two lanes always are allowed.
+    pub pixels: Option<u64>,
     /// Pictures per call of the VAE decoder, at most.
     pub vae_batch: usize,
+}
+
+impl Settings {
+    /// Returns how many lanes a call has for pictures of `size`.
+    pub fn lanes_of(&self, (width, height): Size) -> usize {
+        let area = (u64::from(width) * u64::from(height)).max(1);
+        let fit = self.pixels.map(|pixels| usize::try_from(pixels / area).unwrap_or(usize::MAX).max(2));
+        fit.unwrap_or(usize::MAX).min(self.lanes)
+    }
 }
 
 /// Whether to go on; asked before every UNet call.
@@ -173,7 +184,7 @@ impl<'a> Engine<'a> {
     /// # Errors
     /// Kind `GpuLost`: the device is gone. The images that it had not finished are in `work` again.
     pub fn work(mut self, work: &Work<'a>, pace: &dyn Fn() -> Pace, outcomes: &Sender<Outcome>) -> Result<()> {
-        let Settings { lanes, vae_batch } = self.settings;
+        let Settings { lanes, vae_batch, .. } = self.settings;
         std::thread::scope(|scope| {
             let (to_decoder, denoised) = bounded(2 * lanes.max(vae_batch));
             // Unbounded: the denoiser may wait for the decoder while the decoder has something to say.
@@ -191,7 +202,7 @@ impl<'a> Engine<'a> {
             let mut denoiser = Denoiser {
                 starter: &mut self.starter,
                 unet: self.unet,
-                lanes,
+                settings: self.settings,
                 counters: self.counters,
                 begin: self.begin,
                 work,

@@ -84,7 +84,7 @@ fn make_ready(device: Device, load: Load<'_>, prepared: &Prepared, options: &Eng
     let spec = &prepared.spec;
     let lanes = match options.lanes {
         Lanes::Count(count) => count,
-        Lanes::Auto => unmeasured_lanes(device, spec.default_size),
+        Lanes::Auto => unmeasured_lanes(device),
     };
     let started = Instant::now();
     let session = load.session_options(device, (0, Kernels::default()), &options.gpu, lanes)?;

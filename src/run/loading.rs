@@ -7,7 +7,9 @@ use super::probing::{cells_of, unet_entry_of};
 use crate::engine::PromptStyle;
 use crate::error::{Error, Result};
 use crate::model::{ModelSpec, TimestepShape};
-use crate::onnx::{Device, GpuOptions, Kernels, Profiles, Range, Runtime, SessionOptions, driver, engine_folder, gpu_state};
+use crate::onnx::{
+    Device, GpuOptions, Kernels, Profiles, Range, Runtime, SessionOptions, driver, engine_folder, gpu_state,
+};
 use crate::prompt::LongPrompt;
 
 /// Chunks of a prompt that engines are built for, where long ones are cut into chunks.

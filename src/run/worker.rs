@@ -13,7 +13,7 @@ use super::prepare::Prepared;
 use super::probing::Probing;
 use super::progress::EngineTally;
 use super::remembered::Remembered;
-use super::sizing::{measured_lanes, unmeasured_lanes};
+use super::sizing::{PIXELS_ON_CPU, measured_lanes, unmeasured_lanes};
 use super::tiling::TilingDecoder;
 use crate::engine::{
     Embeddings, Engine, Images, Outcome, Settings, Starter, TextEncoder, TextPart, VaeDecoder, VaeEncoder, Work,
@@ -64,14 +64,15 @@ impl<'a> Worker<'a> {
         let (spec, model_hash, device) = (&prepared.spec, &*desk.provenance.model_hash, engine.device);
         let lanes = match options.lanes {
             Lanes::Count(count) => count,
-            Lanes::Auto => unmeasured_lanes(device, spec.default_size),
+            Lanes::Auto => unmeasured_lanes(device),
         };
+        let pixels = (options.lanes == Lanes::Auto && device == Device::Cpu).then_some(PIXELS_ON_CPU);
         let vae_batch = if device == Device::Cpu { VAE_BATCH } else { 1 };
         let session = load.session_options(device, (threads, options.kernels), &options.gpu, lanes)?;
         let mut networks = Networks::load(load.runtime, spec, &session, load.foreseen.with_images)?;
         let onnxruntime = load.runtime.build_info();
         let probing = Probing { spec, model_hash, device, onnxruntime, folder: desk.folder };
-        let mut settings = probing.safe(&mut networks, Settings { lanes, vae_batch })?;
+        let mut settings = probing.safe(&mut networks, Settings { lanes, pixels, vae_batch })?;
         if options.lanes == Lanes::Auto && settings.lanes > 1 && matches!(device, Device::Cuda(_)) {
             let remembered = Remembered { model_hash, device, settings, folder: desk.folder };
             let size = load.foreseen.sizes.first().copied().unwrap_or(spec.default_size);
