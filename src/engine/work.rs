@@ -128,11 +128,13 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::job::Job;
     use crate::job::testing::job;
     use crate::plan::{plan, tasks};
 
     fn of(rows: u64) -> Plan {
-        plan(tasks(&(0..rows).map(|row| Arc::new(job(row))).collect::<Vec<_>>(), 0))
+        let row = |row| Arc::new(Job { seed: Some(row), ..job(row) });
+        plan(tasks(&(0..rows).map(row).collect::<Vec<_>>(), 0))
     }
 
     #[test]

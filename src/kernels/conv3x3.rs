@@ -123,7 +123,7 @@ struct Functions {
 }
 
 impl Conv3x3 {
-    /// Writes to `y` the convolution of `x` with `filters`, plus `bias` [outputs].
+    /// Writes to `y` the convolution of `x` with `filters`, plus `bias`, one for each output.
     ///
     /// # Panics
     /// A slice has not the length that `shape` says.

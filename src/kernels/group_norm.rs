@@ -39,7 +39,7 @@ struct Call<'c> {
 }
 
 /// Writes to `y` the values of `x`, each group of channels of each image brought to mean 0 and variance 1, times `scale`
-/// [channels] plus `shift` [channels]. The result is the same bits for any number of workers, whatever else is in the batch, on
+/// plus `shift`, one for each channel. The result is the same bits for any number of workers, whatever else is in the batch, on
 /// every kind of processor.
 ///
 /// # Panics

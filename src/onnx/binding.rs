@@ -3,11 +3,13 @@
 //! What changes goes through host memory that the device reaches by itself (pinned), where the provider has such. The same way
 //! works on a processor, where nothing is gained, and gives the same bits there, which is tested.
 
+use std::fmt::Debug;
+
 use half::f16;
 use ndarray::{ArrayD, ArrayViewD};
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::{IoBinding, Session, SessionInputValue};
-use ort::value::{DynTensor, Tensor};
+use ort::value::{DynTensor, DynValue, PrimitiveTensorElementType, Tensor, TensorElementType};
 
 use super::device::Device;
 use super::session::Inputs;
@@ -40,7 +42,11 @@ impl Bound {
 
     /// Binds inputs that change from call to call.
     pub(super) fn bind(&mut self, inputs: &Inputs<'_>) -> ort::Result<()> {
-        inputs.iter().try_for_each(|(name, value)| self.io.bind_input(name.as_ref(), &**value))
+        inputs.iter().try_for_each(|(name, value)| match value {
+            SessionInputValue::Owned(value) => self.io.bind_input(name.as_ref(), value),
+            // `ort` 2.0.0-rc.15 copies borrowed tensors itself, and locks itself out over it on a processor.
+            _ => self.io.bind_input(name.as_ref(), &owned(value)?),
+        })
     }
 
     /// Returns `values` as an input of `dtype`, in memory that the device reaches by itself if there is such.
@@ -69,6 +75,24 @@ impl Bound {
         let outputs = session.run_binding(&self.io)?;
         let missing = || ort::Error::new(format!("the output `{}` is missing", self.output));
         float_output(outputs.get(&self.output).ok_or_else(missing)?)
+    }
+}
+
+/// Returns a copy of a tensor on the host.
+fn owned(value: &DynValue) -> ort::Result<DynValue> {
+    fn copy<T>(value: &DynValue) -> ort::Result<DynValue>
+    where
+        T: PrimitiveTensorElementType + Clone + Debug + 'static,
+    {
+        Ok(Tensor::from_array(value.try_extract_array::<T>()?.to_owned())?.into_dyn())
+    }
+    match value.data_type() {
+        TensorElementType::Float32 => copy::<f32>(value),
+        TensorElementType::Float16 => copy::<f16>(value),
+        TensorElementType::Float64 => copy::<f64>(value),
+        TensorElementType::Int32 => copy::<i32>(value),
+        TensorElementType::Int64 => copy::<i64>(value),
+        other => Err(ort::Error::new(format!("inputs of type {other:?} cannot be bound"))),
     }
 }
 

@@ -134,31 +134,3 @@ pub(super) fn with_complaints<T>(work: impl FnOnce() -> T) -> (T, Vec<String>) {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
-#[cfg(all(test, target_os = "linux"))]
-mod tests {
-    use super::*;
-
-    fn refusal(library: &Path) -> Error {
-        environment(library).expect_err("not ONNX Runtime")
-    }
-
-    #[test]
-    fn what_is_no_library_is_said_to_be_so() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let text = folder.path().join("libonnxruntime.so");
-        std::fs::write(&text, "words").expect("written");
-        let error = refusal(&text);
-        assert_eq!(error.kind(), ErrorKind::Provider);
-        assert!(error.to_string().contains("cannot be loaded"), "{error}");
-        assert!(error.how_to_fix().is_some_and(|hint| hint.contains("make setup")));
-    }
-
-    #[test]
-    fn a_library_of_something_else_is_said_to_be_so() {
-        let maps = std::fs::read_to_string("/proc/self/maps").expect("Linux");
-        let libc = maps.split_whitespace().find(|word| word.contains("/libc.so") || word.contains("/ld-musl"));
-        let error = refusal(Path::new(libc.expect("every process has a libc")));
-        assert!(error.to_string().contains("this library is not ONNX Runtime"), "{error}");
-    }
-}
