@@ -24,6 +24,13 @@ pub struct Library {
     pub package: &'static str,
 }
 
+impl Library {
+    /// Returns whether only TensorRT needs it.
+    pub(super) fn is_for_tensorrt(&self) -> bool {
+        TENSORRT.contains(self)
+    }
+}
+
 const fn library(file: &'static str, package: &'static str) -> Library {
     Library { file, package }
 }

@@ -117,7 +117,8 @@ fn gpu_problems(devices: &[String], driver: Option<&Driver>, gpus: &[GpuState], 
         ));
     }
     for found in libraries.iter().filter(|found| found.path.is_none()) {
-        problems.push(format!("{} is missing: it is in {}", found.library.file, found.library.package));
+        let whose = if found.library.is_for_tensorrt() { ", which only TensorRT needs," } else { "" };
+        problems.push(format!("{}{whose} is missing: it is in {}", found.library.file, found.library.package));
     }
     problems
 }

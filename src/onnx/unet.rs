@@ -154,7 +154,7 @@ impl Unet for OnnxUnet {
     }
 
     fn wants_fixed_lanes(&self) -> bool {
-        self.is_on_gpu
+        self.is_on_gpu && self.batch.fixed.is_none()
     }
 }
 

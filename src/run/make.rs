@@ -121,8 +121,12 @@ impl<'a> Maker<'a> {
         self.go_on_without(lost)
     }
 
-    /// Lets go of the devices that are lost.
-    fn go_on_without(&mut self, lost: Vec<Option<Error>>) -> Result<()> {
+    /// Lets go of the devices that are lost; fails where none is left, or one could not work for another reason.
+    fn go_on_without(&mut self, mut lost: Vec<Option<Error>>) -> Result<()> {
+        let is_other = |error: &Option<Error>| error.as_ref().is_some_and(|error| error.kind() != ErrorKind::GpuLost);
+        if let Some(error) = lost.iter().position(is_other).and_then(|place| lost.swap_remove(place)) {
+            return Err(error);
+        }
         let mut is_lost = lost.iter().map(Option::is_some);
         self.workers.retain(|_| !is_lost.next().unwrap_or(false));
         match lost.into_iter().flatten().last() {
@@ -133,7 +137,10 @@ impl<'a> Maker<'a> {
 }
 
 fn tell(worker: &Worker<'_>, lost: &Error) {
-    tracing::error!("device {} is lost, what it had under way goes to the others: {lost}", worker.device());
+    if lost.kind() != ErrorKind::GpuLost {
+        return;
+    }
+    tracing::error!("device {} is lost, what it had under way is left to the others: {lost}", worker.device());
 }
 
 fn no_device_left(last: Error) -> Error {

@@ -73,7 +73,8 @@ impl<'a> Worker<'a> {
         let onnxruntime = load.runtime.build_info();
         let probing = Probing { spec, model_hash, device, onnxruntime, folder: desk.folder };
         let mut settings = probing.safe(&mut networks, Settings { lanes, pixels, vae_batch })?;
-        if options.lanes == Lanes::Auto && settings.lanes > 1 && matches!(device, Device::Cuda(_)) {
+        let is_free = settings.lanes > 1 && spec.fixed_lanes.is_none();
+        if options.lanes == Lanes::Auto && is_free && matches!(device, Device::Cuda(_)) {
             let remembered = Remembered { model_hash, device, settings, folder: desk.folder };
             let size = load.foreseen.sizes.first().copied().unwrap_or(spec.default_size);
             settings.lanes = measured_lanes(&mut networks, spec, size, &remembered)?;
