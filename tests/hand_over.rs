@@ -15,13 +15,12 @@ use nightshift::engine::{
     TextPart, TimestepInput, Unet, UnetInputs, VaeDecoder, Work,
 };
 use nightshift::error::{Error, ErrorKind, Result};
-use nightshift::job::Job;
 use nightshift::model::ModelSpec;
 use nightshift::noise::NoiseKind;
 use nightshift::onnx::{Networks, SessionOptions};
 use nightshift::plan::{Plan, plan, tasks};
 use nightshift::scheduler::SchedulerConfig;
-use support::{fixtures, runtime};
+use support::{fixtures, runtime, star};
 
 /// A network that works so often, and then its device is gone.
 struct Mortal<'a, N: ?Sized> {
@@ -65,21 +64,6 @@ struct Lifetime(usize, usize, usize);
 
 const IMMORTAL: Lifetime = Lifetime(usize::MAX, usize::MAX, usize::MAX);
 
-fn job(row: u64) -> Job {
-    Job {
-        row,
-        prompt: format!("a star {row}").into(),
-        seed: Some(row),
-        scheduler: "euler_discrete".into(),
-        num_inference_steps: 1 + row as u32 % 4,
-        guidance_scale: [1.0, 5.0][row as usize % 2],
-        width: 64 + 8 * (row as u32 % 2),
-        height: 64,
-        num_images_per_prompt: 1,
-        ..Job::default()
-    }
-}
-
 const ROWS: u64 = 40;
 
 /// Works on `work` with one device; returns whether it lived to the end.
@@ -121,7 +105,7 @@ fn device(
 /// Makes all rows with a device a lifetime; returns the pictures, how many devices lived, and how many images are left.
 fn make(lives: &[Lifetime]) -> (BTreeMap<u64, RgbImage>, usize, usize) {
     let spec = ModelSpec::open(fixtures().join("null")).expect("a model");
-    let jobs: Vec<_> = (0..ROWS).map(|row| Arc::new(job(row))).collect();
+    let jobs: Vec<_> = (0..ROWS).map(|row| Arc::new(star(row, 2))).collect();
     let plan = plan(tasks(&jobs, 0));
     let work = Work::new(&plan, lives.len());
     let (sender, outcomes) = crossbeam_channel::unbounded();

@@ -14,13 +14,12 @@ use nightshift::engine::{
     TimestepInput, Unet, UnetInputs, VaeDecoder,
 };
 use nightshift::error::{Error, ErrorKind, Result};
-use nightshift::job::Job;
 use nightshift::model::ModelSpec;
 use nightshift::noise::NoiseKind;
 use nightshift::onnx::{Networks, SessionOptions};
 use nightshift::plan::{plan, tasks};
 use nightshift::scheduler::SchedulerConfig;
-use support::{fixtures, runtime};
+use support::{fixtures, runtime, star};
 
 /// Whether a call is spoilt.
 type Spoilt = fn(call: usize) -> bool;
@@ -80,28 +79,13 @@ struct Made {
     repeated: u64,
 }
 
-fn job(row: u64) -> Job {
-    Job {
-        row,
-        prompt: format!("a star {row}").into(),
-        seed: Some(row),
-        scheduler: "euler_discrete".into(),
-        num_inference_steps: 1 + row as u32 % 4,
-        guidance_scale: [1.0, 5.0][row as usize % 2],
-        width: 64 + 8 * (row as u32 % 3),
-        height: 64,
-        num_images_per_prompt: 1,
-        ..Job::default()
-    }
-}
-
 /// Makes 24 pictures of three sizes with networks that spoil some calls.
 fn make(unet: Spoilt, vae: Spoilt, mut fine: Option<Absent>) -> Made {
     let spec = ModelSpec::open(fixtures().join("null")).expect("a model");
     let config = SchedulerConfig::from_json(&spec.scheduler_config).expect("a config");
     let mut networks = Networks::load(&runtime(), &spec, &SessionOptions::default(), false).expect("networks");
     let tokenizer = spec.texts[0].prompt_tokenizer().expect("a tokenizer");
-    let jobs: Vec<_> = (0..24).map(|row| Arc::new(job(row))).collect();
+    let jobs: Vec<_> = (0..24).map(|row| Arc::new(star(row, 3))).collect();
     let plan = plan(tasks(&jobs, 0));
     let encoder = &mut networks.text_encoders[0] as &mut dyn TextEncoder;
     let parts = vec![TextPart { encoder, tokenizer: &tokenizer }];

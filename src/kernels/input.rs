@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::conv3x3::{ConvShape, Panels};
 use super::simd::Simd;
-use super::winograd::{self, EDGE, FREQUENCIES, STEP};
+use super::winograd::{self, EDGE, STEP};
 
 /// Where each tile of a run of tiles begins in a copy of their planes' lines with zeros around them.
 pub(super) struct Patches {
@@ -101,5 +101,4 @@ pub(super) unsafe fn transform<S: Simd>(
             }
         }
     }
-    const { assert!(FREQUENCIES == EDGE * EDGE) };
 }

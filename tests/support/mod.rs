@@ -11,6 +11,7 @@ use std::process::{Command, Output};
 
 use image::RgbImage;
 use ndarray::{Array, ArrayD};
+use nightshift::job::Job;
 use nightshift::onnx::Runtime;
 use tempfile::TempDir;
 
@@ -34,6 +35,22 @@ pub fn nightshift() -> Command {
         }
     }
     command
+}
+
+/// A row for the null model: seed, steps, guidance and width follow from its number, of so many `widths`.
+pub fn star(row: u64, widths: u32) -> Job {
+    Job {
+        row,
+        prompt: format!("a star {row}").into(),
+        seed: Some(row),
+        scheduler: "euler_discrete".into(),
+        num_inference_steps: 1 + row as u32 % 4,
+        guidance_scale: [1.0, 5.0][row as usize % 2],
+        width: 64 + 8 * (row as u32 % widths),
+        height: 64,
+        num_images_per_prompt: 1,
+        ..Job::default()
+    }
 }
 
 /// Writes `text` as a manifest.
