@@ -1,9 +1,9 @@
 //! A contact sheet: many pictures on one page, each with its prompt and its settings below.
 
-use ab_glyph::{Font, FontRef, Glyph, PxScale, ScaleFont, point};
-use epaint_default_fonts::{EMOJI_ICON, HACK_REGULAR, NOTO_EMOJI_REGULAR, UBUNTU_LIGHT};
+use image::RgbImage;
 use image::imageops::{self, FilterType};
-use image::{Rgb, RgbImage};
+
+use super::lettering::{CAPTION, FAINT_INK, FRAME, INK, PAPER, SMALL, Typeface, wrap};
 
 /// One picture of a sheet.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,11 +27,6 @@ const MARGIN: u32 = 24;
 const GAP: u32 = 20;
 /// Between a thumbnail and its caption.
 const TEXT_GAP: u32 = 8;
-
-const PAPER: Rgb<u8> = Rgb([250, 249, 246]);
-const INK: Rgb<u8> = Rgb([32, 33, 36]);
-const FAINT_INK: Rgb<u8> = Rgb([112, 114, 120]);
-const FRAME: Rgb<u8> = Rgb([214, 212, 206]);
 
 /// Returns the pictures in rows of `columns`, each with its texts, on one page. No pictures give an empty page.
 pub fn render(items: &[SheetItem], columns: usize) -> RgbImage {
@@ -109,7 +104,7 @@ fn thumbnail(image: &RgbImage) -> RgbImage {
 }
 
 /// Draws a line one pixel wide around a rectangle.
-fn frame(page: &mut RgbImage, x: u32, y: u32, width: u32, height: u32) {
+pub(crate) fn frame(page: &mut RgbImage, x: u32, y: u32, width: u32, height: u32) {
     let mut dot = |x: u32, y: u32| {
         if x < page.width() && y < page.height() {
             page.put_pixel(x, y, FRAME);
@@ -125,16 +120,7 @@ fn frame(page: &mut RgbImage, x: u32, y: u32, width: u32, height: u32) {
     }
 }
 
-/// Pixels of a style of text.
-struct Style {
-    size: f32,
-    line: f32,
-    ascent: f32,
-}
-
-const CAPTION: Style = Style { size: 16.0, line: 19.0, ascent: 14.0 };
-const SMALL: Style = Style { size: 12.0, line: 15.0, ascent: 11.0 };
-
+/// The typefaces of a sheet.
 struct Fonts {
     caption: Typeface,
     small: Typeface,
@@ -142,132 +128,19 @@ struct Fonts {
 
 impl Fonts {
     fn load() -> Self {
-        Fonts { caption: Typeface::new(UBUNTU_LIGHT, CAPTION.size), small: Typeface::new(HACK_REGULAR, SMALL.size) }
+        Fonts { caption: Typeface::of(CAPTION), small: Typeface::of(SMALL) }
     }
-}
-
-/// A font at a size, and others for the signs that it lacks.
-struct Typeface {
-    fonts: [FontRef<'static>; 3],
-    scale: PxScale,
-}
-
-impl Typeface {
-    fn new(main: &'static [u8], size: f32) -> Self {
-        let load = |bytes| FontRef::try_from_slice(bytes).expect("the fonts in the binary are sound");
-        Typeface { fonts: [load(main), load(NOTO_EMOJI_REGULAR), load(EMOJI_ICON)], scale: PxScale::from(size) }
-    }
-
-    /// Returns the font that has `c`, or the first if none has.
-    fn font(&self, c: char) -> &FontRef<'static> {
-        self.fonts.iter().find(|font| font.glyph_id(c).0 != 0).unwrap_or(&self.fonts[0])
-    }
-
-    fn width(&self, text: &str) -> f32 {
-        text.chars().map(|c| self.advance(c)).sum()
-    }
-
-    fn advance(&self, c: char) -> f32 {
-        let font = self.font(c);
-        font.as_scaled(self.scale).h_advance(font.glyph_id(c))
-    }
-
-    fn draw(&self, page: &mut RgbImage, text: &str, left: f32, baseline: f32, ink: Rgb<u8>) {
-        let mut x = left;
-        for c in text.chars() {
-            let font = self.font(c);
-            let glyph: Glyph = font.glyph_id(c).with_scale_and_position(self.scale, point(x, baseline));
-            if let Some(outline) = font.outline_glyph(glyph) {
-                let bounds = outline.px_bounds();
-                outline.draw(|dx, dy, cover| {
-                    blend(page, bounds.min.x as i64 + i64::from(dx), bounds.min.y as i64 + i64::from(dy), ink, cover)
-                });
-            }
-            x += self.advance(c);
-        }
-    }
-}
-
-/// Mixes `ink` into a pixel by the share of it that is covered; outside of the page nothing happens.
-fn blend(page: &mut RgbImage, x: i64, y: i64, ink: Rgb<u8>, cover: f32) {
-    let (Ok(x), Ok(y)) = (u32::try_from(x), u32::try_from(y)) else { return };
-    let Some(pixel) = page.get_pixel_mut_checked(x, y) else { return };
-    let cover = cover.clamp(0.0, 1.0);
-    for (paper, ink) in pixel.0.iter_mut().zip(ink.0) {
-        *paper = (f32::from(*paper) * (1.0 - cover) + f32::from(ink) * cover).round() as u8;
-    }
-}
-
-/// Returns `text` in lines at most `width` pixels wide, at most `most` of them, the last with an ellipsis if more is left.
-/// Any white space separates words; a word wider than a line is cut where it must be.
-fn wrap(text: &str, typeface: &Typeface, width: f32, most: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split_whitespace().flat_map(|word| cut_word(word, typeface, width)) {
-        let fits = |line: &&mut String| typeface.width(line) + typeface.width(" ") + typeface.width(&word) <= width;
-        let full = lines.len() == most;
-        match lines.last_mut().filter(fits) {
-            Some(line) => {
-                line.push(' ');
-                line.push_str(&word);
-            }
-            None if full => {
-                let last = lines.pop().unwrap_or_default();
-                lines.push(with_ellipsis(last, typeface, width));
-                return lines;
-            }
-            None => lines.push(word),
-        }
-    }
-    lines
-}
-
-/// Returns a word in pieces that fit a line.
-fn cut_word(word: &str, typeface: &Typeface, width: f32) -> Vec<String> {
-    let mut pieces = vec![String::new()];
-    let mut used = 0.0;
-    for c in word.chars() {
-        let advance = typeface.advance(c);
-        if used + advance > width && used > 0.0 {
-            pieces.push(String::new());
-            used = 0.0;
-        }
-        used += advance;
-        pieces.last_mut().expect("there is always a piece").push(c);
-    }
-    pieces
-}
-
-fn with_ellipsis(mut line: String, typeface: &Typeface, width: f32) -> String {
-    while typeface.width(&line) + typeface.width("…") > width && line.pop().is_some() {}
-    line.truncate(line.trim_end().len());
-    line + "…"
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use image::Rgb;
 
-    fn caption_font() -> Typeface {
-        Typeface::new(UBUNTU_LIGHT, CAPTION.size)
-    }
+    use super::*;
 
     fn item(width: u32, height: u32, caption: &str) -> SheetItem {
         let image = RgbImage::from_fn(width, height, |x, y| Rgb([(x * 3) as u8, (y * 3) as u8, 90]));
         SheetItem { image, caption: caption.into(), small: "seed 1 · 20 steps".into() }
-    }
-
-    #[test]
-    fn lines_fit_and_what_does_not_ends_in_an_ellipsis() {
-        let font = caption_font();
-        let text =
-            "a small red heart above a yellow ring on a blue background, very sharp, in the style of nobody at all";
-        let lines = wrap(text, &font, 192.0, 3);
-        assert_eq!(lines.len(), 3);
-        assert!(lines.iter().all(|line| font.width(line) <= 192.0), "{lines:?}");
-        assert!(lines[2].ends_with('…') && lines[0].starts_with("a small red"));
-        assert_eq!(wrap("short", &font, 192.0, 3), ["short"]);
-        assert!(wrap("", &font, 192.0, 3).is_empty());
-        assert!(wrap(&"w".repeat(100), &font, 192.0, 9).iter().all(|line| font.width(line) <= 192.0));
     }
 
     #[test]

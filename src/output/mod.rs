@@ -15,6 +15,7 @@ pub mod fingerprint;
 pub mod imagefolder;
 mod jpeg;
 pub mod layout;
+pub mod lettering;
 pub mod metadata;
 pub mod openai;
 pub mod packed;
