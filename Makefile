@@ -19,7 +19,7 @@ BENCH_PYTHON ?= $(BENCH)-venv/bin/python
 BENCH_FLAGS ?=
 
 .PHONY: help setup build demo test check fmt clippy doc bench bench-others bench-contestants bench-pool bench-kernels torture clean-demo \
-    clients test-clients jobs-tools test-jobs test-slurm
+    clients test-clients jobs-tools test-jobs test-slurm test-report
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -61,6 +61,9 @@ test-jobs: setup build jobs-tools ## check what jobs/ shows with Snakemake, GNU 
 
 test-slurm: setup build ## take jobs/slurm through a night on a real Slurm of one machine (as root; packages slurm-wlm and munge)
 	@$(PYTHON) tests/slurm/check_slurm.py --binary $(NIGHTSHIFT)
+
+test-report: setup build ## open the pages of `nightshift report` and `trace` in headless Chromium (package chromium)
+	@$(PYTHON) tests/report/check_report.py --binary $(NIGHTSHIFT)
 
 check: setup fmt clippy doc test ## formatting, lints, docs and all tests: what CI runs
 

@@ -8,13 +8,14 @@ use clap::{Args, Parser, Subcommand};
 use crate::engine::PromptStyle;
 use crate::manifest::{self, Format as ManifestFormat, MAX_FIELD};
 use crate::noise::NoiseKind;
-use crate::onnx::{CudaOption, Devices, GpuOptions, Kernels, TensorRtOption};
+use crate::onnx::{CudaOption, Device, Devices, GpuOptions, Kernels, TensorRtOption};
 use crate::output::layout::Format;
 use crate::output::{ImageFormat, ImageKind};
 use crate::prompt::{LongPrompt, PromptSyntax};
 use crate::run::logging::LogFormat;
 use crate::run::{
-    DefaultFlags, EngineOptions, JobOptions, Lanes, MaxFailed, RunOptions, ScheduleOptions, Share, VaeTiling,
+    DefaultFlags, EngineOptions, JobOptions, Lanes, MaxFailed, ReportOptions, RunOptions, ScheduleOptions, Share,
+    TraceOptions, VaeTiling,
 };
 
 /// Turns manifests of prompts into folders of images, overnight, with exported ONNX graphs of latent diffusion models.
@@ -51,6 +52,8 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Print the timesteps and sigmas that a scheduler uses
     Schedule(ScheduleArgs),
+    /// Show how one image comes to be: latents, guessed pictures and noise levels as a strip, an animation and a page
+    Trace(Box<TraceArgs>),
     /// Tell how far the run in an output folder is, live or finished
     Status(StatusArgs),
     /// Compare an output folder with its journal: every file that is missing, damaged, out of place or not ours
@@ -59,6 +62,8 @@ pub enum Command {
     Repair(RepairArgs),
     /// Load the networks and call them once with a manifest's shapes: TensorRT builds its engines, before the night
     Prepare(Box<PrepareArgs>),
+    /// Write one HTML page about an output folder: thumbnails, what failed, filters, throughput over the night
+    Report(ReportArgs),
     /// Look at this machine: ONNX Runtime library, devices, and what is missing
     Doctor(DoctorArgs),
     /// Print a completion script for a shell
@@ -408,6 +413,68 @@ pub struct ScheduleArgs {
     pub summary: SummaryArgs,
 }
 
+/// Flags of `trace`.
+#[derive(Debug, Args)]
+pub struct TraceArgs {
+    /// Model folder
+    #[arg(long, value_name = "DIR", env = "NIGHTSHIFT_MODEL")]
+    pub model: PathBuf,
+    /// Text of the picture
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: String,
+    /// Folder to write to: strip.png, trace.webp, trace.html, trace.json, picture.png, and the row as trace.csv
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Text to steer away from
+    #[arg(long, value_name = "TEXT")]
+    pub negative_prompt: Option<String>,
+    /// Seed of the noise
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Scheduler  [default: the model's own]
+    #[arg(long, value_name = "NAME")]
+    pub scheduler: Option<String>,
+    /// Denoising steps  [default: as in diffusers for the model, mostly 50]
+    #[arg(long, visible_alias = "steps", value_name = "N")]
+    pub num_inference_steps: Option<u32>,
+    /// Weight of classifier-free guidance  [default: as in diffusers for the model, such as 7.5]
+    #[arg(long, value_name = "X")]
+    pub guidance_scale: Option<f64>,
+    /// Width in pixels  [default: the image's, else the model's]
+    #[arg(long, value_name = "PIXELS")]
+    pub width: Option<u32>,
+    /// Height in pixels  [default: the image's, else the model's]
+    #[arg(long, value_name = "PIXELS")]
+    pub height: Option<u32>,
+    /// Picture to start from: first it is noised step by step (the forward process), then made anew from there
+    #[arg(long, value_name = "FILE")]
+    pub image: Option<PathBuf>,
+    /// How much of the image is made anew, above 0 to 1; at 1 nothing of it is left in between  [default: 0.8]
+    #[arg(long, value_name = "X", requires = "image")]
+    pub strength: Option<f64>,
+    /// Most frames beside each other in the strip
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u8).range(2..=50))]
+    pub columns: u8,
+    /// Whose kernels compute on a processor, as for `run`
+    #[arg(long, default_value = "own", value_enum, env = "NIGHTSHIFT_KERNELS")]
+    pub kernels: Kernels,
+    /// Noise generator, as for `run`
+    #[arg(long, default_value = "torch-cpu", env = "NIGHTSHIFT_NOISE", value_name = "KIND")]
+    pub noise: NoiseKind,
+    /// Device: cpu, cuda, cuda:N, tensorrt or tensorrt:N
+    #[arg(long, default_value = "cpu", value_name = "DEVICE", env = "NIGHTSHIFT_DEVICE")]
+    pub device: Device,
+    /// Threads for the networks  [default: the processor's cores]
+    #[arg(long, value_name = "N", env = "NIGHTSHIFT_THREADS")]
+    pub threads: Option<usize>,
+    /// ONNX Runtime's shared library  [default: ORT_DYLIB_PATH, beside the executable, .ort/]
+    #[arg(long, value_name = "FILE", env = "NIGHTSHIFT_ORT_LIB")]
+    pub ort_lib: Option<PathBuf>,
+    /// How the result is printed.
+    #[command(flatten)]
+    pub summary: SummaryArgs,
+}
+
 /// Flags of `status`.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
@@ -462,6 +529,29 @@ beside the new one, as NAME.log.damaged-N. run.json cannot be made again.
 
 Exit codes: 0 journal and files agree, 2 no output folder, 3 files are left that are none of ours, 11 a run is at work \
 there, 12 run.json is missing, 13 run.json is damaged, or storage fails.";
+
+/// Flags of `report`.
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// Output folder of a run, finished or at work
+    pub out: PathBuf,
+    /// Page to write  [default: OUT.html, beside the folder]
+    #[arg(short = 'o', long = "page", value_name = "FILE")]
+    pub page: Option<PathBuf>,
+    /// Carry small copies of the first N pictures in the page itself; others are loaded from OUT when they are looked at
+    ///
+    /// A copy of 160 pixels takes about 6 KB: 1,000 are a page of some 6 MB, and from about 20,000 on browsers become slow. Suspect
+    /// pictures come first. Pictures inside of tars and Parquet files are seen only if the page carries them; parameters, filters and
+    /// charts are those of all images, however many.
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub embed: usize,
+    /// Also write contact sheets of all pictures into this folder: PNGs of up to 100 captioned thumbnails each, shard by shard
+    #[arg(long, value_name = "DIR")]
+    pub contact_sheets: Option<PathBuf>,
+    /// How the result is printed.
+    #[command(flatten)]
+    pub summary: SummaryArgs,
+}
 
 /// Flags of `doctor`.
 #[derive(Debug, Args)]
@@ -545,6 +635,52 @@ impl RunArgs {
             shard_size: self.shard_size,
             shard: self.shard,
             retry_failed: self.retry_failed,
+        }
+    }
+}
+
+impl ReportArgs {
+    /// Returns the options as `report` takes them.
+    pub fn into_options(self) -> ReportOptions {
+        ReportOptions { out: self.out, page: self.page, embed: self.embed, contact_sheets: self.contact_sheets }
+    }
+}
+
+impl TraceArgs {
+    /// Returns the options as `trace` takes them: the row, and what goes with it.
+    pub fn into_options(self) -> TraceOptions {
+        let image = self.image.map(|path| std::path::absolute(&path).unwrap_or(path).display().to_string());
+        let cells = [
+            ("id", Some("trace".to_string())),
+            ("prompt", Some(self.prompt)),
+            ("negative_prompt", self.negative_prompt),
+            ("seed", Some(self.seed.to_string())),
+            ("scheduler", self.scheduler),
+            ("num_inference_steps", self.num_inference_steps.map(|steps| steps.to_string())),
+            ("guidance_scale", self.guidance_scale.map(|scale| scale.to_string())),
+            ("width", self.width.map(|width| width.to_string())),
+            ("height", self.height.map(|height| height.to_string())),
+            ("image", image),
+            ("strength", self.strength.map(|strength| strength.to_string())),
+        ];
+        TraceOptions {
+            row: cells.into_iter().filter_map(|(name, cell)| Some((name, cell?))).collect(),
+            job: JobOptions {
+                manifests: Vec::new(),
+                model: self.model,
+                defaults: DefaultFlags::default(),
+                reading: manifest::Options { allow_empty: true, ..manifest::Options::default() },
+                prompts: PromptStyle { syntax: PromptSyntax::Plain, long: LongPrompt::Truncate },
+                noise: self.noise,
+                limit: None,
+                strict: false,
+            },
+            out: self.out,
+            columns: usize::from(self.columns),
+            device: self.device,
+            kernels: self.kernels,
+            threads: self.threads,
+            ort_lib: self.ort_lib,
         }
     }
 }

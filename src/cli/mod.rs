@@ -38,6 +38,11 @@ fn dispatch(command: Command) -> Result<u8> {
         Command::Check(args) => check(args.job, args.summary),
         Command::Inspect(args) => print::data(args.summary.json, &run::inspect(&args.dir)?),
         Command::Schedule(args) => print::data(args.summary.json, &run::schedule(&args.into_options())?),
+        Command::Trace(args) => {
+            run::logging::init(run::logging::LogFormat::Text);
+            let json = args.summary.json;
+            print::data(json, &run::trace(args.into_options())?)
+        }
         Command::Status(args) => print::data(args.summary.json, &run::status(&args.out)?),
         Command::Verify(args) => {
             let report = run::verify(&args.out, args.deep)?;
@@ -53,6 +58,11 @@ fn dispatch(command: Command) -> Result<u8> {
             run::logging::init(run::logging::LogFormat::Text);
             let json = args.summary.json;
             print::data(json, &run::build_engines(&args.into_options())?)
+        }
+        Command::Report(args) => {
+            run::logging::init(run::logging::LogFormat::Text);
+            let json = args.summary.json;
+            print::data(json, &run::report_page(&args.into_options())?)
         }
         Command::Doctor(args) => {
             let report = run::doctor(args.ort_lib.as_deref());

@@ -83,6 +83,16 @@ impl Member {
         self.sampler.latents()
     }
 
+    /// Returns how the predictions of its lanes become one.
+    pub(super) fn guidance(&self) -> Guidance {
+        self.guidance
+    }
+
+    /// Returns the weights of picture and noise in its latents; `None` when it is done.
+    pub(super) fn mixing(&self) -> Option<(f64, f64)> {
+        self.sampler.mixing()
+    }
+
     /// Takes the prediction of one lane; steps on once those of all lanes are there, and returns whether it did.
     pub(super) fn receive(&mut self, lane: usize, prediction: Array3<f32>) -> bool {
         self.predictions[lane] = Some(prediction);

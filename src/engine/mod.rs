@@ -17,6 +17,7 @@ mod schedules;
 mod sizing;
 mod start;
 mod tiles;
+mod trace;
 mod work;
 
 use std::collections::VecDeque;
@@ -37,6 +38,7 @@ pub use schedules::Schedules;
 pub use sizing::{Measured, find_lanes};
 pub use start::Starter;
 pub use tiles::{TiledVae, Tiling};
+pub use trace::{Moment, Traced, sigma, trace};
 pub use work::{Next, Work};
 
 use crate::error::{Error, Result};

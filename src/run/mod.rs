@@ -21,9 +21,11 @@ mod options;
 mod prepare;
 mod probing;
 mod progress;
+mod progress_log;
 mod remembered;
 mod repair;
 mod report;
+mod report_page;
 mod seal;
 mod sharding;
 mod sheet;
@@ -31,6 +33,7 @@ mod sizing;
 mod stop;
 mod summary;
 mod tiling;
+mod trace;
 mod verify;
 mod watch;
 mod worker;
@@ -50,8 +53,10 @@ pub use look::{doctor, inspect, schedule, status};
 pub use options::{DefaultFlags, JobOptions, Lanes, MaxFailed, RunOptions, ScheduleOptions, VaeTiling};
 pub use prepare::{Prepared, Truncation, Truncations, prepare};
 pub use repair::{JournalFile, RepairReport, repair};
+pub use report_page::{ReportOptions, Reported, report_page};
 pub use sharding::Share;
 pub use summary::{Stages, Summary};
+pub use trace::{TraceOptions, TraceReport, trace};
 pub use verify::{VerifyReport, verify};
 pub use watch::GpuSummary;
 
@@ -237,14 +242,19 @@ impl Run<'_> {
             let over = &over;
             let watcher = scope.spawn(move || {
                 let started = Instant::now();
+                let mut first = true;
                 let mut tick = |tally: &Tally| {
                     tally.look_at_gpus();
                     report::write_progress(folder, tally, skipped, images, started);
+                    progress_log::append(folder, tally, std::mem::take(&mut first));
                 };
                 if tally.planned > 0 {
                     tick(tally);
                 }
                 progress::show(tally, self.bars, over, &|| self.stop.asked_to_tell(), &mut tick);
+                if tally.planned > 0 {
+                    progress_log::append(folder, tally, false);
+                }
             });
             let worked = work();
             over.store(true, Ordering::Release);

@@ -73,9 +73,14 @@ impl Tally {
         self.sum(|counters| &counters.lanes_used)
     }
 
+    /// Returns the lanes that they could have used.
+    pub fn lanes_offered(&self) -> u64 {
+        self.sum(|counters| &counters.lanes_offered)
+    }
+
     /// Returns which share of the lanes was used so far, 0 to 1.
     pub fn occupancy(&self) -> f64 {
-        let offered = self.sum(|counters| &counters.lanes_offered);
+        let offered = self.lanes_offered();
         if offered == 0 { 0.0 } else { self.lanes_used() as f64 / offered as f64 }
     }
 

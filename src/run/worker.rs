@@ -135,7 +135,7 @@ fn text_parts<'a>(encoders: &'a mut [Timed<'_, OnnxTextEncoder>], prepared: &'a 
 }
 
 /// Reads a picture that a row names.
-fn read_image(path: &Path) -> Result<RgbImage> {
+pub(super) fn read_image(path: &Path) -> Result<RgbImage> {
     let bytes = std::fs::read(path).map_err(|error| {
         Error::new(ErrorKind::Row, "bad_image", format!("cannot read the picture: {error}"))
             .at(Location::file(path))

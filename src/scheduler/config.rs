@@ -1,10 +1,12 @@
 //! A model's `scheduler_config.json`, and switching to another algorithm.
 
+use ndarray::{Array3, ArrayView3};
 use serde_json::Value;
 
 use crate::error::{Error, ErrorKind, Result};
 
 use super::fields::{Fields, Neutral, bad, parse_python_json, written, wrong};
+use super::prediction::PredictionType;
 use super::registry::{self, Algorithm};
 use super::request::ScheduleRequest;
 use super::schedule::Schedule;
@@ -94,6 +96,24 @@ impl SchedulerConfig {
         refuse_custom(algorithm, request)?;
         let fields = self.fields.of_class(|key| algorithm.knows(key), algorithm.defaults);
         (algorithm.build)(&fields, request)
+    }
+
+    /// Returns the picture that the network's guided `model_output` says is in `sample` (`pred_original_sample`), where the sample's
+    /// weights of picture and noise are `mixing`; `None` for the EDM classes, which read the network in their own way.
+    pub fn original(
+        &self,
+        mixing: (f64, f64),
+        sample: ArrayView3<'_, f32>,
+        model_output: ArrayView3<'_, f32>,
+    ) -> Option<Array3<f32>> {
+        if self.class_name.starts_with("EDM") {
+            return None;
+        }
+        let kind = match self.is_flow() {
+            true => PredictionType::Flow,
+            false => self.fields.choice("prediction_type", PredictionType::Epsilon).ok()?,
+        };
+        Some(kind.original(mixing.0, mixing.1).of(&sample.to_owned(), model_output))
     }
 
     /// Returns how many timesteps the model was trained with (1000 where the config does not say).

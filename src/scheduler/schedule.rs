@@ -96,6 +96,11 @@ impl Schedule {
         self.timesteps.len()
     }
 
+    /// Returns the weights of picture and noise in the sample of an evaluation; `None` from `evaluations()` on.
+    pub fn mixing(&self, evaluation_index: usize) -> Option<(f64, f64)> {
+        self.noising.get(evaluation_index).copied()
+    }
+
     /// Starts one image from unit `noise` `[channels, height, width]`, which this multiplies by `init_noise_sigma`.
     pub fn start(self: &Arc<Self>, noise: Array3<f32>) -> Box<dyn Sampler> {
         self.start_from(noise * self.init_noise_sigma as f32)
@@ -152,6 +157,9 @@ pub trait Sampler: Send {
     /// Returns the current latents `[channels, height, width]`; when done, the scaled latents of the picture.
     fn latents(&self) -> ArrayView3<'_, f32>;
 
+    /// Returns the weights of picture and noise in the current latents; `None` when the image is done.
+    fn mixing(&self) -> Option<(f64, f64)>;
+
     /// Puts `latents` of the same shape in place of the current ones, before the next request.
     fn replace_latents(&mut self, latents: Array3<f32>);
 
@@ -184,6 +192,10 @@ impl Sampler for Path {
 
     fn latents(&self) -> ArrayView3<'_, f32> {
         self.latents.view()
+    }
+
+    fn mixing(&self) -> Option<(f64, f64)> {
+        self.schedule.mixing(self.evaluation)
     }
 
     fn replace_latents(&mut self, latents: Array3<f32>) {
