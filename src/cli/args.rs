@@ -68,6 +68,8 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
+    /// Print the man page, or write those of all commands to a folder
+    Man(ManArgs),
 }
 
 /// How the result is printed.
@@ -569,6 +571,13 @@ pub struct DoctorArgs {
 pub struct CompletionsArgs {
     /// Shell
     pub shell: clap_complete::Shell,
+}
+
+/// Flags of `man`.
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// Folder for `nightshift.1`, `nightshift-run.1` and so on, such as ~/.local/share/man/man1; made if it is not there
+    pub dir: Option<PathBuf>,
 }
 
 impl JobArgs {

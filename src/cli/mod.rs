@@ -1,6 +1,7 @@
 //! The command line as typed by the user, and nothing else: parsing, help texts, and conversion to what `run` takes.
 
 mod args;
+mod man;
 mod print;
 
 pub use args::{Cli, Command};
@@ -71,6 +72,14 @@ fn dispatch(command: Command) -> Result<u8> {
         }
         Command::Completions(args) => {
             print::completions(args.shell);
+            Ok(0)
+        }
+        Command::Man(args) => {
+            let pages = man::pages();
+            match args.dir {
+                Some(dir) => run::write_pages(&dir, &pages)?,
+                None => pages.first().into_iter().for_each(|(_, page)| print::bytes(page)),
+            }
             Ok(0)
         }
     }

@@ -35,6 +35,11 @@ pub fn print_error(error: &Error) {
     }
 }
 
+/// Prints bytes as they are.
+pub fn bytes(bytes: &[u8]) {
+    let _ = std::io::stdout().write_all(bytes);
+}
+
 /// Prints the completion script for `shell`.
 pub fn completions(shell: clap_complete::Shell) {
     clap_complete::generate(shell, &mut Cli::command(), "nightshift", &mut std::io::stdout());
