@@ -20,3 +20,4 @@ pub mod prompt;
 pub mod recipe;
 pub mod run;
 pub mod scheduler;
+pub mod template;

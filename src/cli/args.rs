@@ -14,9 +14,10 @@ use crate::output::{ImageFormat, ImageKind};
 use crate::prompt::{LongPrompt, PromptSyntax};
 use crate::run::logging::LogFormat;
 use crate::run::{
-    DefaultFlags, EngineOptions, JobOptions, Lanes, MaxFailed, ReportOptions, RunOptions, ScheduleOptions, Share,
-    TraceOptions, VaeTiling,
+    DefaultFlags, EngineOptions, ExpandOptions, JobOptions, Lanes, MaxFailed, ReportOptions, RunOptions, ScheduleOptions,
+    Share, TraceOptions, VaeTiling,
 };
+use crate::template::Mode;
 
 /// Turns manifests of prompts into folders of images, overnight, with exported ONNX graphs of latent diffusion models.
 #[derive(Debug, Parser)]
@@ -48,6 +49,8 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Validate manifests and model, print the plan; runs no network and writes nothing
     Check(Box<CheckArgs>),
+    /// Turn a template (`{a|b}`, wildcards, ranges) into a manifest of explicit rows
+    Expand(Box<ExpandArgs>),
     /// Describe a model folder: graphs, inputs, dtypes, config, and what follows from them
     Inspect(InspectArgs),
     /// Print the timesteps and sigmas that a scheduler uses
@@ -373,6 +376,46 @@ pub struct CheckArgs {
     pub summary: SummaryArgs,
 }
 
+/// Flags of `expand`.
+#[derive(Debug, Args)]
+#[command(after_help = EXPAND_HELP)]
+pub struct ExpandArgs {
+    /// Template: a CSV or TSV file, or YAML with a mapping or a list of mappings
+    pub template: PathBuf,
+    /// Manifest to write, a CSV file
+    #[arg(short, long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Folder with NAME.txt for each wildcard `__NAME__`  [default: `wildcards` beside the template]
+    #[arg(long, value_name = "DIR")]
+    pub wildcards: Option<PathBuf>,
+    /// Draw N rows from each row of the template instead of all combinations
+    #[arg(long, value_name = "N")]
+    pub sample: Option<u64>,
+    /// Seed of the draws
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "sample")]
+    pub seed: u64,
+    /// Most rows that the manifest may have
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    pub max_rows: u64,
+    /// How the template is read.
+    #[command(flatten)]
+    pub reading: ReadingArgs,
+    /// How the result is printed.
+    #[command(flatten)]
+    pub summary: SummaryArgs,
+}
+
+const EXPAND_HELP: &str = "\
+In every column but `id`:
+  {red|blue}         each of these                 {3::red|blue}     red three times as often, in draws
+  {2$$a|b|c}         two of them: a,b a,c b,a …    {1-2$$ and $$a|b} one or two, with ` and ` between them
+  __animal__         each line of animal.txt       {2$$__animal__}   two of its lines
+  ${column}          what that column says         \\{ \\| \\_        the characters themselves
+In columns of numbers: 1-10, 4..8:0.5 (with a step), 20|30, 1,2,5. In YAML a list is one after the other.
+
+All combinations come in order, the last column changing fastest. Ids are the template's own, with a hash of the row \
+where it makes several: a row keeps its id, and with it its picture, when the template grows.";
+
 /// Flags of `inspect`.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
@@ -690,6 +733,20 @@ impl TraceArgs {
             kernels: self.kernels,
             threads: self.threads,
             ort_lib: self.ort_lib,
+        }
+    }
+}
+
+impl ExpandArgs {
+    /// Returns the options as `expand` takes them.
+    pub fn into_options(self) -> ExpandOptions {
+        ExpandOptions {
+            template: self.template,
+            out: self.out,
+            wildcards: self.wildcards,
+            mode: self.sample.map_or(Mode::All, |rows| Mode::Sample(rows, self.seed)),
+            max_rows: self.max_rows,
+            reading: self.reading.into_options(),
         }
     }
 }

@@ -37,6 +37,11 @@ fn dispatch(command: Command) -> Result<u8> {
             Ok(summary.exit_code)
         }
         Command::Check(args) => check(args.job, args.summary),
+        Command::Expand(args) => {
+            run::logging::init(run::logging::LogFormat::Text);
+            let json = args.summary.json;
+            print::data(json, &run::expand(&args.into_options())?)
+        }
         Command::Inspect(args) => print::data(args.summary.json, &run::inspect(&args.dir)?),
         Command::Schedule(args) => print::data(args.summary.json, &run::schedule(&args.into_options())?),
         Command::Trace(args) => {

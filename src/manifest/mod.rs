@@ -39,6 +39,7 @@ mod shown;
 mod sniff;
 mod source;
 mod table;
+mod template;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -46,6 +47,7 @@ use std::sync::Arc;
 pub use columns::{COLUMNS, KnownColumn};
 pub use format::Format;
 pub use ids::split_word;
+pub use template::{TemplateCell, TemplateColumn, TemplateFile, read_template};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{Defaults, Job};
