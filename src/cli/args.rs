@@ -231,7 +231,7 @@ pub struct RunArgs {
     /// Devices, a worker each, with commas between them: cpu, cuda (all GPUs), cuda:N, tensorrt (all) or tensorrt:N
     ///
     /// All make the images of one plan together, and what a device that dies had under way is made by the others. None falls
-    /// back to another. CPU workers share the threads.
+    /// back to another. CPU workers share the threads; a small model gets several by itself, with `--lanes auto`.
     #[arg(long, default_value = "cpu", value_name = "DEVICES", env = "NIGHTSHIFT_DEVICE")]
     pub device: Devices,
     /// What only matters on GPUs.

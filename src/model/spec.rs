@@ -148,6 +148,11 @@ impl ModelSpec {
         }
     }
 
+    /// Returns how many bytes the files that change pixels have together; one that cannot be read counts for nothing.
+    pub fn bytes(&self) -> u64 {
+        self.files().iter().filter_map(|file| Some(file.metadata().ok()?.len())).sum()
+    }
+
     /// Returns the BLAKE3 hash (64 hex digits) over the name and bytes of every file that changes pixels: graphs, weights,
     /// configs, tokenizers. Takes seconds for large models.
     ///

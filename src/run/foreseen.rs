@@ -9,6 +9,8 @@ use crate::job::ImageTask;
 pub(super) struct Foreseen {
     /// Whether any starts from a picture.
     pub(super) with_images: bool,
+    /// How many there are.
+    pub(super) images: usize,
     /// Widths and heights in pixels, the one with the most work first.
     pub(super) sizes: Vec<(u32, u32)>,
 }
@@ -25,7 +27,8 @@ impl Foreseen {
         }
         let mut sizes: Vec<_> = work.keys().copied().collect();
         sizes.sort_by_key(|size| std::cmp::Reverse(work[size]));
-        Foreseen { with_images: tasks.iter().any(|task| task.job.rare().image.is_some()), sizes }
+        let with_images = tasks.iter().any(|task| task.job.rare().image.is_some());
+        Foreseen { with_images, images: tasks.len(), sizes }
     }
 }
 
@@ -44,7 +47,7 @@ mod tests {
             ImageTask::new(Arc::new(job), 0, row, 0)
         };
         let foreseen = Foreseen::of(&[task(0, 64, 10), task(1, 128, 5), task(2, 64, 9)]);
-        assert_eq!(foreseen, Foreseen { with_images: false, sizes: vec![(128, 128), (64, 64)] });
+        assert_eq!(foreseen, Foreseen { with_images: false, images: 3, sizes: vec![(128, 128), (64, 64)] });
         assert_eq!(Foreseen::of(&[]), Foreseen::default());
     }
 }

@@ -9,9 +9,10 @@ use super::catalogue::Catalogue;
 use super::first_metadata::FirstMetadata;
 use super::foreseen::Foreseen;
 use super::loading::Load;
-use super::options::RunOptions;
+use super::options::{Lanes, RunOptions};
 use super::prepare::Prepared;
 use super::progress::Tally;
+use super::sizing::workers_on_cpu;
 use super::stop::Stop;
 use super::worker::{Assignment, Worker};
 use super::writer::Writer;
@@ -61,11 +62,15 @@ impl<'a> Maker<'a> {
     /// Library, a device or a network cannot be loaded.
     pub fn load(prepared: &'a Prepared, options: &'a RunOptions, desk: &Desk<'a>, foreseen: &Foreseen) -> Result<Self> {
         let runtime = Runtime::load(options.ort_lib.as_deref())?;
-        let devices = options.devices.resolve()?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = options.threads.unwrap_or(cores);
+        let mut devices = options.devices.resolve()?;
+        if devices == [Device::Cpu] && options.lanes == Lanes::Auto {
+            devices = vec![Device::Cpu; workers_on_cpu(threads, prepared.spec.bytes(), foreseen.images)];
+        }
         let engines = desk.tally.open_engines(&devices);
         let cpus = devices.iter().filter(|device| **device == Device::Cpu).count();
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = (options.threads.unwrap_or(cores) / cpus.max(1)).max(1);
+        let threads = (threads / cpus.max(1)).max(1);
         let (model_hash, prompts) = (&*desk.provenance.model_hash, options.job.prompts);
         let load = Load { spec: &prepared.spec, model_hash, runtime: &runtime, prompts, foreseen };
         let load = |engine| Worker::load(load, prepared, (options, threads), desk, engine);
