@@ -192,11 +192,13 @@ def own_rate(results):
 
 
 def outside(results, case):
-    """The share of steady time that nightshift spent outside of graphs: all but the time in which one of them was at work."""
-    summaries = by_round(results, case, "nightshift", "summary")
-    steady = by_round(results, case, "nightshift", "steady")
-    inside = lambda stages: stages["generate"] - stages["outside"]
-    return [1 - inside(s["stages"]) / steady[i] for i, s in summaries.items()]
+    """The share of nightshift's time after loading in which no graph was at work: planning, schedulers, guidance, copies, encoding,
+    writing, journal. The start of the process is part of loading, as it is with the others."""
+    def share(summary):
+        took = summary["stages"]
+        steady = summary["seconds"] - took["load"] - took["hash"]
+        return 1 - (took["generate"] - took["outside"]) / steady
+    return [share(summary) for summary in by_round(results, case, "nightshift", "summary").values()]
 
 
 def stages(results):
