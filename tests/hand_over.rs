@@ -50,6 +50,14 @@ impl Unet for Mortal<'_, dyn Unet> {
     fn predict(&mut self, inputs: UnetInputs<'_>) -> Result<Array4<f32>> {
         self.live()?.predict(inputs)
     }
+
+    fn predict_again(&mut self, inputs: UnetInputs<'_>) -> Result<Array4<f32>> {
+        self.live()?.predict_again(inputs)
+    }
+
+    fn wants_fixed_lanes(&self) -> bool {
+        self.network.wants_fixed_lanes()
+    }
 }
 
 impl VaeDecoder for Mortal<'_, dyn VaeDecoder> {

@@ -22,11 +22,19 @@ struct RowWise {
     /// A call with more lanes runs out of memory, and one with a lane whose embedding starts with `huge`.
     most: usize,
     huge: f32,
+    /// Whether calls are to have one number of lanes.
+    fixed: bool,
+    /// What it is to have kept from the last call.
+    kept: Option<(Array3<f32>, Vec<f64>)>,
+    /// Calls that relied on that.
+    again: usize,
 }
 
 impl RowWise {
     fn new(timestep_input: TimestepInput) -> Self {
-        RowWise { timestep_input, calls: Vec::new(), poison: f32::NAN, most: usize::MAX, huge: f32::NAN }
+        let (poison, huge) = (f32::NAN, f32::NAN);
+        let (calls, most, fixed, kept, again) = (Vec::new(), usize::MAX, false, None, 0);
+        RowWise { timestep_input, calls, poison, most, huge, fixed, kept, again }
     }
 }
 
@@ -38,6 +46,7 @@ impl Unet for RowWise {
     fn predict(&mut self, inputs: UnetInputs<'_>) -> Result<Array4<f32>> {
         let UnetInputs { sample, timesteps, encoder_hidden_states: states, .. } = inputs;
         self.calls.push(timesteps.to_vec());
+        self.kept = None;
         if states.axis_iter(Axis(0)).any(|state| state[[0, 0]] == self.poison) {
             return Err(Error::new(ErrorKind::Unexpected, "poison", "a poisoned lane"));
         }
@@ -51,7 +60,19 @@ impl Unet for RowWise {
                 lane.mapv_inplace(|value| (0.3 * value + state[[0, 0]] + timestep as f32 / 1000.0).tanh());
             },
         );
+        self.kept = Some((states.to_owned(), inputs.guidance_scales.to_vec()));
         Ok(output)
+    }
+
+    fn predict_again(&mut self, inputs: UnetInputs<'_>) -> Result<Array4<f32>> {
+        let given = (inputs.encoder_hidden_states.to_owned(), inputs.guidance_scales.to_vec());
+        assert_eq!(self.kept.as_ref(), Some(&given), "what is said to be the same is not");
+        self.again += 1;
+        self.predict(inputs)
+    }
+
+    fn wants_fixed_lanes(&self) -> bool {
+        self.fixed
     }
 }
 
@@ -143,6 +164,16 @@ proptest! {
     }
 
     #[test]
+    fn where_lanes_are_fixed_every_call_has_them_all(rows in rows(), lanes in 1usize..9) {
+        let alone = run(&rows, 1, &mut RowWise::new(TimestepInput::PerLane)).0;
+        for timestep_input in [TimestepInput::PerLane, TimestepInput::Shared] {
+            let mut unet = RowWise { fixed: true, ..RowWise::new(timestep_input) };
+            prop_assert_eq!(&run(&rows, lanes, &mut unet).0, &alone);
+            prop_assert!(unet.calls.iter().all(|call| call.len() == lanes), "{:?}", unet.calls);
+        }
+    }
+
+    #[test]
     fn a_shared_timestep_is_the_same_in_the_whole_call(rows in rows(), lanes in 1usize..9) {
         let mut unet = RowWise::new(TimestepInput::Shared);
         run(&rows, lanes, &mut unet);
@@ -175,6 +206,27 @@ fn too_many_lanes_are_halved_and_every_image_is_the_same() {
     assert_eq!(sizes[..5], [14, 8, 4, 4, 4], "two lanes of another length were in the queue");
     assert!(sizes[2..].iter().all(|lanes| *lanes <= 4), "{sizes:?}");
     assert!(sizes.len() <= four.1.len() + 4, "two calls that fail, and a tail: {} and {}", sizes.len(), four.1.len());
+}
+
+#[test]
+fn fixed_lanes_fall_where_memory_runs_out_and_no_image_is_lost() {
+    let rows: Vec<Row> = (0..20).map(|row| (2 + row % 3, row % 2 == 0, row as usize % 4)).collect();
+    let healthy = run(&rows, 4, &mut RowWise::new(TimestepInput::PerLane)).0;
+    let mut unet = RowWise { fixed: true, most: 4, ..RowWise::new(TimestepInput::PerLane) };
+    assert_eq!(run(&rows, 16, &mut unet).0, healthy);
+    let sizes: Vec<usize> = unet.calls.iter().map(Vec::len).collect();
+    assert_eq!(sizes[..2], [16, 8]);
+    assert!(sizes[2..].iter().all(|lanes| *lanes == 4), "{sizes:?}");
+}
+
+#[test]
+fn while_the_same_lanes_come_again_only_what_changes_is_new() {
+    let mut unet = RowWise::new(TimestepInput::PerLane);
+    run(&[(7, true, 0), (7, true, 1)], 4, &mut unet);
+    assert_eq!((unet.calls.len(), unet.again), (7, 6));
+    let mut unet = RowWise { fixed: true, ..RowWise::new(TimestepInput::PerLane) };
+    run(&[(7, true, 0)], 4, &mut unet);
+    assert_eq!((unet.calls.len(), unet.again), (7, 6), "filled up with the same lanes too");
 }
 
 #[test]

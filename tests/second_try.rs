@@ -54,6 +54,14 @@ impl Unet for Flaky<'_, dyn Unet> {
         let output = self.network.predict(inputs)?;
         Ok(self.spoil(output))
     }
+
+    fn predict_again(&mut self, inputs: UnetInputs<'_>) -> Result<Array4<f32>> {
+        self.predict(inputs)
+    }
+
+    fn wants_fixed_lanes(&self) -> bool {
+        self.network.wants_fixed_lanes()
+    }
 }
 
 impl VaeDecoder for Flaky<'_, dyn VaeDecoder> {

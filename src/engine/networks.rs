@@ -66,19 +66,15 @@ pub trait Unet: Send {
     fn predict(&mut self, inputs: UnetInputs<'_>) -> Result<Array4<f32>>;
 
     /// Returns what [`Unet::predict`] does, for inputs that differ from those of the last call in `sample` and `timesteps` at
-    /// most. A device that still has the others need not be given them again.
+    /// most. A device that still has the others need not be given them again; who has no use for that calls `predict`.
     ///
     /// # Errors
     /// The graph fails to run.
-    fn predict_again(&mut self, inputs: UnetInputs<'_>) -> Result<Array4<f32>> {
-        self.predict(inputs)
-    }
+    fn predict_again(&mut self, inputs: UnetInputs<'_>) -> Result<Array4<f32>>;
 
     /// Returns whether all calls are to have the same number of lanes, as long as memory suffices for it, those that are left
     /// over filled up. Kernels of GPUs give other last bits for other numbers of lanes, and want to be chosen for each.
-    fn wants_fixed_lanes(&self) -> bool {
-        false
-    }
+    fn wants_fixed_lanes(&self) -> bool;
 }
 
 /// Turns latents into pixels.

@@ -166,6 +166,14 @@ mod tests {
             }
             Ok(self.apply(output))
         }
+
+        fn predict_again(&mut self, inputs: UnetInputs<'_>) -> Result<Array4<f32>> {
+            self.predict(inputs)
+        }
+
+        fn wants_fixed_lanes(&self) -> bool {
+            false
+        }
     }
 
     impl VaeDecoder for Double {
