@@ -24,6 +24,21 @@ fn any_number_of_workers_makes_the_same_bytes() {
 }
 
 #[test]
+fn a_small_model_with_many_images_gets_several_workers_and_the_same_bytes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let manifest = manifest(&folder, &mixed_manifest(130, 1));
+    let make = |name: &str, flags: &[&str]| {
+        let out = folder.path().join(name);
+        let stderr = run_to(0, &manifest, &out, flags);
+        (stderr.contains("2 workers share the processor's 2 threads"), pictures(&out))
+    };
+    let (is_shared, one) = make("one", &["--threads", "2", "--lanes", "16"]);
+    assert!(!is_shared && one.len() == 130);
+    let (is_shared, two) = make("two", &["--threads", "2"]);
+    assert!(is_shared && two == one);
+}
+
+#[test]
 fn a_gpu_that_is_not_there_is_never_replaced_by_the_processor() {
     let folder = tempfile::tempdir().expect("a folder");
     let manifest = manifest(&folder, &mixed_manifest(2, 1));

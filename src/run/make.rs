@@ -67,6 +67,9 @@ impl<'a> Maker<'a> {
         let mut devices = options.devices.resolve()?;
         if devices == [Device::Cpu] && options.lanes == Lanes::Auto {
             devices = vec![Device::Cpu; workers_on_cpu(threads, prepared.spec.bytes(), foreseen.images)];
+            if devices.len() > 1 {
+                tracing::info!("a small model: {} workers share the processor's {threads} threads", devices.len());
+            }
         }
         let engines = desk.tally.open_engines(&devices);
         let cpus = devices.iter().filter(|device| **device == Device::Cpu).count();
