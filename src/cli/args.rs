@@ -14,8 +14,8 @@ use crate::output::{ImageFormat, ImageKind};
 use crate::prompt::{LongPrompt, PromptSyntax};
 use crate::run::logging::LogFormat;
 use crate::run::{
-    DefaultFlags, EngineOptions, ExpandOptions, JobOptions, Lanes, MaxFailed, ReportOptions, RunOptions, ScheduleOptions,
-    Share, TraceOptions, VaeTiling,
+    DefaultFlags, EngineOptions, ExpandOptions, JobOptions, Lanes, MaxFailed, ReportOptions, RunOptions,
+    ScheduleOptions, Share, TraceOptions, VaeTiling,
 };
 use crate::template::Mode;
 
