@@ -13,6 +13,7 @@ use crate::output::layout::Format;
 use crate::output::{ImageFormat, ImageKind};
 use crate::prompt::{LongPrompt, PromptSyntax};
 use crate::run::logging::LogFormat;
+use crate::run::metrics::{MetricsAddress, MetricsOptions};
 use crate::run::{
     DefaultFlags, EngineOptions, ExpandOptions, JobOptions, Lanes, MaxFailed, ReportOptions, RunOptions,
     ScheduleOptions, Share, TraceOptions, VaeTiling,
@@ -291,12 +292,32 @@ pub struct RunArgs {
     /// Form of the log on standard error
     #[arg(long, default_value = "text", value_enum, env = "NIGHTSHIFT_LOG_FORMAT")]
     pub log_format: LogFormat,
+    /// Who may follow the run.
+    #[command(flatten)]
+    pub watching: WatchingArgs,
     /// Validate and print the plan only, like `check`
     #[arg(long)]
     pub dry_run: bool,
     /// How the summary is printed.
     #[command(flatten)]
     pub summary: SummaryArgs,
+}
+
+/// Flags for programs that follow a run.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "For programs that follow the run (docs/integrations.md)")]
+pub struct WatchingArgs {
+    /// Print what happens on standard output, one JSON object a line: `event` is started, image, progress, missed, and at last
+    /// finished (the summary, as --json prints it) or error
+    #[arg(long, conflicts_with = "dry_run", env = "NIGHTSHIFT_EVENTS")]
+    pub events: bool,
+    /// Serve metrics for Prometheus at /metrics: a port of this machine alone (127.0.0.1), or ADDRESS:PORT
+    #[arg(long, value_name = "PORT|ADDRESS:PORT", env = "NIGHTSHIFT_METRICS_ADDR")]
+    pub metrics_addr: Option<MetricsAddress>,
+    /// Keep the same metrics in this file, replaced whole every five seconds: node_exporter's textfile collector reads names that
+    /// end in .prom
+    #[arg(long, value_name = "FILE", env = "NIGHTSHIFT_METRICS_FILE")]
+    pub metrics_file: Option<PathBuf>,
 }
 
 /// Flags of `prepare`.
@@ -687,6 +708,7 @@ impl RunArgs {
             shard_size: self.shard_size,
             shard: self.shard,
             retry_failed: self.retry_failed,
+            metrics: MetricsOptions { address: self.watching.metrics_addr, file: self.watching.metrics_file },
         }
     }
 }

@@ -12,15 +12,22 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::error::Result;
-use crate::run;
+use crate::run::events::Events;
+use crate::run::logging::LogFormat;
+use crate::run::{self, Watchers};
 
 /// Parses the process's arguments, does what they ask for, and returns the exit code (design: "Exit codes").
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    let logs_json = matches!(&cli.command, Command::Run(args) if args.log_format == LogFormat::Json && !args.dry_run);
     match dispatch(cli.command) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            print_error(&error);
+            if logs_json {
+                print::log_error(&error)
+            } else {
+                print_error(&error)
+            }
             ExitCode::from(error.kind().exit_code())
         }
     }
@@ -31,9 +38,13 @@ fn dispatch(command: Command) -> Result<u8> {
         Command::Run(args) if args.dry_run => check(args.job, args.summary),
         Command::Run(args) => {
             let bars = run::logging::init(args.log_format);
-            let json = args.summary.json;
-            let summary = run::run(args.into_options(), &bars)?;
-            print::data(json, &summary)?;
+            let (json, events) = (args.summary.json, args.watching.events);
+            let told = if events { Events::to(std::io::stdout()) } else { Events::default() };
+            let summary = run::run(args.into_options(), &Watchers { bars, events: told })?;
+            // The last event is the summary.
+            if !events {
+                print::data(json, &summary)?;
+            }
             Ok(summary.exit_code)
         }
         Command::Check(args) => check(args.job, args.summary),

@@ -40,6 +40,12 @@ pub fn bytes(bytes: &[u8]) {
     let _ = std::io::stdout().write_all(bytes);
 }
 
+/// Logs an error and its hint, where every line of standard error is an object.
+pub fn log_error(error: &Error) {
+    let (code, hint, exit_code) = (error.code(), error.how_to_fix(), error.kind().exit_code());
+    tracing::error!(code, hint, exit_code, "{error}");
+}
+
 /// Prints the completion script for `shell`.
 pub fn completions(shell: clap_complete::Shell) {
     clap_complete::generate(shell, &mut Cli::command(), "nightshift", &mut std::io::stdout());

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use crossbeam_channel::bounded;
 
 use super::catalogue::Catalogue;
+use super::events::Events;
 use super::first_metadata::FirstMetadata;
 use super::foreseen::Foreseen;
 use super::loading::Load;
@@ -49,6 +50,8 @@ pub struct Desk<'a> {
     pub stop: &'a Stop,
     /// Counts for those who watch.
     pub tally: &'a Tally,
+    /// Who wants to know of each image.
+    pub events: &'a Events,
     /// Milliseconds that the writer was busy.
     pub writing: AtomicU64,
     /// Why the beginning of work could not be written down.
@@ -100,10 +103,20 @@ impl<'a> Maker<'a> {
         let (written, lost) = std::thread::scope(|scope| {
             let (sender, outcomes) = bounded(OUTCOMES_WAITING);
             let broken = desk.stop.breaker();
-            let Desk { folder, provenance, first_metadata, journal, tally, writing, .. } = desk;
+            let Desk { folder, provenance, first_metadata, journal, tally, events, writing, .. } = desk;
             let writer = scope.spawn(move || {
-                let mut writer =
-                    Writer { folder, provenance, first_metadata, format, journal, catalogue, spool, copies, tally };
+                let mut writer = Writer {
+                    folder,
+                    provenance,
+                    first_metadata,
+                    format,
+                    journal,
+                    catalogue,
+                    spool,
+                    copies,
+                    tally,
+                    events,
+                };
                 let written = writer.write_all(&outcomes);
                 broken.store(written.is_err(), Ordering::Release);
                 let busy = written?;

@@ -8,6 +8,7 @@ mod check;
 mod clock;
 mod crash;
 mod engines;
+pub mod events;
 mod expand;
 mod finished;
 mod first_metadata;
@@ -16,6 +17,7 @@ mod loading;
 pub mod logging;
 mod look;
 mod make;
+pub mod metrics;
 mod moves;
 mod night;
 mod options;
@@ -69,13 +71,15 @@ use crate::job::ImageTask;
 use crate::journal::{Failed, Follower, Journal, Record, State};
 use crate::output::disk::{Disk, RealDisk};
 use crate::output::layout::Format;
-use crate::output::{Durable, ManifestPrint, Provenance, RunFingerprint, RunFolder, status};
+use crate::output::{Durable, ManifestPrint, Provenance, RunFingerprint, RunFolder, run_folder, status};
 use crate::plan::{lane_evaluations, tasks};
 use catalogue::Catalogue;
 use crash::CrashMark;
+use events::{Event, Events, Progress, Started};
 use first_metadata::FirstMetadata;
 use foreseen::Foreseen;
 use make::{Desk, Maker};
+use metrics::{Board, Metrics};
 use night::Night;
 use progress::Tally;
 use report::{report_bad_rows, report_truncations};
@@ -83,20 +87,41 @@ use seal::Sealer;
 use sharding::Claims;
 use stop::Stop;
 
-/// Makes the images of a manifest that are not there yet, and returns what came of it. `bars` is where progress is shown.
+/// Who is told of a run while it goes on.
+pub struct Watchers {
+    /// Where progress is shown.
+    pub bars: MultiProgress,
+    /// Who follows it as a program.
+    pub events: Events,
+}
+
+/// Makes the images of a manifest that are not there yet, and returns what came of it.
 ///
 /// # Errors
 /// Whatever keeps the run as a whole from being done: manifest structure, model, device, output folder, storage. Rows
 /// that fail are no error here: they are in the summary, and in `failed.csv`.
-pub fn run(options: RunOptions, bars: &MultiProgress) -> Result<Summary> {
-    run_on(Arc::new(RealDisk), options, bars)
+pub fn run(options: RunOptions, watchers: &Watchers) -> Result<Summary> {
+    run_on(Arc::new(RealDisk), options, watchers)
 }
 
 /// Does what [`run`] does, writing through `disk`.
 ///
 /// # Errors
 /// As [`run`].
-pub fn run_on(disk: Arc<dyn Disk>, options: RunOptions, bars: &MultiProgress) -> Result<Summary> {
+pub fn run_on(disk: Arc<dyn Disk>, options: RunOptions, watchers: &Watchers) -> Result<Summary> {
+    let ended = Metrics::open(&options.metrics).and_then(|metrics| {
+        let ended = run_watched(disk, options, watchers, &metrics);
+        metrics.end(&ended);
+        ended
+    });
+    watchers.events.finish(&match &ended {
+        Ok(summary) => Event::Finished(summary),
+        Err(error) => Event::Error(error.into()),
+    });
+    ended
+}
+
+fn run_watched(disk: Arc<dyn Disk>, options: RunOptions, watchers: &Watchers, metrics: &Metrics) -> Result<Summary> {
     let started = Instant::now();
     let stop = Stop::watch(options.max_runtime, options.drain_timeout)?;
     if let Some(summary) = finished::recognize(&options, started)? {
@@ -110,7 +135,7 @@ pub fn run_on(disk: Arc<dyn Disk>, options: RunOptions, bars: &MultiProgress) ->
     let fingerprint = fingerprint(&prepared, &options, &provenance);
     let opened = Opened::open(Durable::on(disk), &prepared, &options, &fingerprint)?;
     let (options, prepared, provenance, stop) = (&options, &prepared, &provenance, &stop);
-    let run = Run { options, prepared, provenance, stop, started, hashing, bars };
+    let run = Run { options, prepared, provenance, stop, started, hashing, watchers, metrics };
     run.work(opened)
 }
 
@@ -162,7 +187,8 @@ struct Run<'a> {
     started: Instant,
     /// How long the model's files took to be read for their hash.
     hashing: Duration,
-    bars: &'a MultiProgress,
+    watchers: &'a Watchers,
+    metrics: &'a Metrics,
 }
 
 impl Run<'_> {
@@ -178,7 +204,8 @@ impl Run<'_> {
         let (planned, planned_evaluations) = (to_make.len() as u64, lane_evaluations(&to_make));
         let foreseen = Foreseen::of(&to_make);
         drop(to_make);
-        let tally = Tally { planned, planned_evaluations, ..Tally::default() };
+        let tally = Arc::new(Tally { planned, planned_evaluations, ..Tally::default() });
+        self.tell_started(&folder, &tally, &counts);
         let (provenance, stop) = (self.provenance, self.stop);
         let (writing, fault) = (AtomicU64::new(0), Mutex::new(None));
         let columns = self.prepared.manifest.extra_columns.clone();
@@ -191,6 +218,7 @@ impl Run<'_> {
             journal: &journal,
             stop,
             tally: &tally,
+            events: &self.watchers.events,
             writing,
             fault,
         };
@@ -232,6 +260,32 @@ impl Run<'_> {
         self.finish(ended)
     }
 
+    /// Tells those who watch what this run sets out to do.
+    fn tell_started(&self, folder: &RunFolder, tally: &Arc<Tally>, counts: &Counts) {
+        let Counts { images, skipped } = *counts;
+        let bad_rows = self.prepared.manifest.errors.len() as u64;
+        self.metrics.show(Board {
+            tally: tally.clone(),
+            images,
+            skipped,
+            bad_rows,
+            model: self.prepared.spec.name.clone(),
+            worker: folder.worker().to_string(),
+            working_since: Instant::now(),
+        });
+        self.watchers.events.tell(&Event::Started(Started {
+            version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+            host: run_folder::host(),
+            out: &self.options.out,
+            rows: self.prepared.manifest.rows,
+            bad_rows,
+            images,
+            skipped,
+            planned: tally.planned,
+        }));
+    }
+
     /// Does `work` while progress is shown and written.
     fn watched(
         &self,
@@ -251,11 +305,13 @@ impl Run<'_> {
                     tally.look_at_gpus();
                     report::write_progress(folder, tally, skipped, images, started);
                     progress_log::append(folder, tally, std::mem::take(&mut first));
+                    self.metrics.write();
+                    self.watchers.events.tell(&Event::Progress(Progress::of(tally, started)));
                 };
                 if tally.planned > 0 {
                     tick(tally);
                 }
-                progress::show(tally, self.bars, over, &|| self.stop.asked_to_tell(), &mut tick);
+                progress::show(tally, &self.watchers.bars, over, &|| self.stop.asked_to_tell(), &mut tick);
                 if tally.planned > 0 {
                     progress_log::append(folder, tally, false);
                 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::metrics::MetricsOptions;
 use super::sharding::Share;
 use crate::engine::PromptStyle;
 use crate::manifest;
@@ -98,6 +99,8 @@ pub struct RunOptions {
     pub shard: Share,
     /// Also try images again that killed the process before.
     pub retry_failed: bool,
+    /// Where metrics go.
+    pub metrics: MetricsOptions,
 }
 
 impl RunOptions {

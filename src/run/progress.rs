@@ -1,8 +1,9 @@
 //! What the user sees while a run goes on: a bar on a terminal, else a plain line every 30 s.
 
-use std::sync::OnceLock;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
@@ -24,6 +25,12 @@ pub struct Tally {
     pub failed: AtomicU64,
     /// Images that equal others, and were copied.
     pub copied: AtomicU64,
+    /// Bytes of the pictures.
+    pub bytes: AtomicU64,
+    /// When pictures were last made durable, in seconds since 1970; 0 before.
+    pub last_commit: AtomicU64,
+    /// Images that could not be made, by the names of the errors.
+    pub failures: Mutex<BTreeMap<&'static str, u64>>,
     /// How long the networks take.
     pub clock: Clock,
     /// What the engines do, one a device, once the networks are being loaded.
@@ -45,6 +52,28 @@ impl Tally {
     /// Returns the images that are dealt with.
     pub fn settled(&self) -> u64 {
         self.done.load(Ordering::Relaxed) + self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Notes that pictures of so many `bytes` are on disk and in the journal.
+    pub fn made(&self, pictures: u64, bytes: u64) {
+        self.done.fetch_add(pictures, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        if pictures > 0 {
+            self.last_commit.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that an image could not be made, by the name of its error.
+    pub fn failed_by(&self, code: &'static str) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        *self.failures.lock().unwrap_or_else(PoisonError::into_inner).entry(code).or_default() += 1;
+    }
+
+    /// Returns how many images could not be made, by the names of the errors.
+    pub fn reasons(&self) -> Vec<(String, u64)> {
+        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.iter().map(|(code, count)| (code.to_string(), *count)).collect()
     }
 
     /// Returns a tally for each device; those of the first call, if it was called before.
@@ -147,7 +176,8 @@ fn style(is_narrow: bool) -> ProgressStyle {
     style.progress_chars("=> ")
 }
 
-fn rate(tally: &Tally, started: Instant) -> f64 {
+/// Returns the images a second that are dealt with.
+pub fn rate(tally: &Tally, started: Instant) -> f64 {
     tally.settled() as f64 / started.elapsed().as_secs_f64().max(1e-9)
 }
 
@@ -159,15 +189,16 @@ fn message(tally: &Tally, started: Instant) -> String {
     format!("{}  {:.1}/s  lanes {busy:.0}%{failures}{gpus}", left(tally, started), rate(tally, started))
 }
 
-/// Tells the time left from the lane evaluations done, since the longest images come first.
 fn left(tally: &Tally, started: Instant) -> String {
-    let done = tally.lanes_used();
-    if done == 0 {
-        return "ETA -".to_string();
-    }
-    let rate = done as f64 / started.elapsed().as_secs_f64().max(1e-9);
-    let seconds = tally.planned_evaluations.saturating_sub(done) as f64 / rate;
+    let Some(seconds) = seconds_left(tally, started) else { return "ETA -".to_string() };
     format!("ETA {}", humantime::format_duration(Duration::from_secs(seconds.ceil() as u64)))
+}
+
+/// Tells the time left from the lane evaluations done, since the longest images come first; `None` before the first ones.
+pub fn seconds_left(tally: &Tally, started: Instant) -> Option<f64> {
+    let done = tally.lanes_used();
+    let rate = done as f64 / started.elapsed().as_secs_f64().max(1e-9);
+    (done > 0).then(|| tally.planned_evaluations.saturating_sub(done) as f64 / rate)
 }
 
 fn plain_line(tally: &Tally, started: Instant) -> String {

@@ -3,7 +3,7 @@
 //! A group is encoded, its files made durable, and only then its records written and synced: a row that the journal
 //! calls done has its picture on disk, whatever happens in between.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use crossbeam_channel::Receiver;
 use rayon::prelude::*;
 
 use super::catalogue::{Catalogue, Failure, Made};
+use super::events::{Event, Events, ImageEvent, ImageStatus};
 use super::first_metadata::FirstMetadata;
 use super::progress::Tally;
 use crate::engine::{Generated, Outcome};
@@ -48,6 +49,8 @@ pub struct Writer<'a> {
     pub copies: &'a HashMap<u64, Vec<ImageTask>>,
     /// Counts for those who watch.
     pub tally: &'a Tally,
+    /// Who wants to know of each image.
+    pub events: &'a Events,
 }
 
 struct Encoded {
@@ -66,24 +69,26 @@ impl Writer<'_> {
         while let Ok(first) = outcomes.recv() {
             let group = gather(first, outcomes);
             let started = Instant::now();
-            self.write_group(self.with_copies(group))?;
+            let (group, copied) = self.with_copies(group);
+            self.write_group(group, &copied)?;
             busy += started.elapsed().as_secs_f64();
         }
         Ok(busy)
     }
 
-    /// Returns `outcomes`, and the same for the copies of their images.
-    fn with_copies(&self, outcomes: Vec<Outcome>) -> Vec<Outcome> {
+    /// Returns `outcomes`, and the same for the copies of their images; and the ordinals of the copies.
+    fn with_copies(&self, outcomes: Vec<Outcome>) -> (Vec<Outcome>, HashSet<u64>) {
         let copies = |outcome: &Outcome| -> Vec<Outcome> {
             let Some(tasks) = self.copies.get(&outcome.task().ordinal) else { return Vec::new() };
             tasks.iter().map(|task| outcome.for_task(task.clone())).collect()
         };
         let copied: Vec<Outcome> = outcomes.iter().flat_map(copies).collect();
         self.tally.copied.fetch_add(copied.len() as u64, Ordering::Relaxed);
-        outcomes.into_iter().chain(copied).collect()
+        let ordinals = copied.iter().map(|outcome| outcome.task().ordinal).collect();
+        (outcomes.into_iter().chain(copied).collect(), ordinals)
     }
 
-    fn write_group(&mut self, group: Vec<Outcome>) -> Result<()> {
+    fn write_group(&mut self, group: Vec<Outcome>, copied: &HashSet<u64>) -> Result<()> {
         let (mut pictures, mut failures) = (Vec::new(), Vec::new());
         for outcome in group {
             match outcome {
@@ -100,8 +105,9 @@ impl Writer<'_> {
         self.folder.check()?;
         let made = self.write_pictures(&encoded)?;
         self.write_records(&encoded, &made, &failures)?;
-        self.tally.done.fetch_add(made.len() as u64, Ordering::Relaxed);
-        self.tally.failed.fetch_add(failures.len() as u64, Ordering::Relaxed);
+        self.tally.made(made.len() as u64, made.iter().map(|made| made.bytes).sum());
+        failures.iter().for_each(|(_, error)| self.tally.failed_by(error.code()));
+        self.tell(&encoded, &failures, copied);
         for (picture, made) in encoded.iter().zip(made) {
             self.catalogue.done(&picture.task, made);
         }
@@ -110,6 +116,24 @@ impl Writer<'_> {
             self.catalogue.failed(&task, Failure { code: error.code().to_string(), message: error.to_string() });
         }
         Ok(())
+    }
+
+    /// Tells of each image what became of it, once that is certain.
+    fn tell(&self, encoded: &[Encoded], failures: &[(ImageTask, Error)], copied: &HashSet<u64>) {
+        if !self.events.are_wanted() {
+            return;
+        }
+        for Encoded { task, bytes, suspect } in encoded {
+            let status = if copied.contains(&task.ordinal) { ImageStatus::Copied } else { ImageStatus::Done };
+            let file_name = Some(self.catalogue.path(self.catalogue.image(task)));
+            let (bytes, suspect) = (Some(bytes.len() as u64), *suspect);
+            self.events.tell(&Event::Image(ImageEvent { file_name, bytes, suspect, ..ImageEvent::of(task, status) }));
+        }
+        for (task, error) in failures {
+            let (error_code, error_message) = (Some(error.code()), Some(error.to_string()));
+            let failed = ImageEvent::of(task, ImageStatus::Failed);
+            self.events.tell(&Event::Image(ImageEvent { error_code, error_message, ..failed }));
+        }
     }
 
     fn encode(&self, pictures: Vec<Generated>) -> Result<Vec<Encoded>> {

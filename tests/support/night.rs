@@ -10,7 +10,8 @@ use clap::Parser;
 use nightshift::cli::{Cli, Command as Verb};
 use nightshift::error::Result;
 use nightshift::output::disk::Disk;
-use nightshift::run::{Summary, run_on};
+use nightshift::run::events::Events;
+use nightshift::run::{Summary, Watchers, run_on};
 
 use super::{fixtures, nightshift};
 
@@ -74,7 +75,10 @@ pub fn night_on(disk: Arc<dyn Disk>, rows: &Path, out: &Path, flags: &[&str]) ->
     run_on(
         disk,
         args.into_options(),
-        &indicatif::MultiProgress::with_draw_target(indicatif::ProgressDrawTarget::hidden()),
+        &Watchers {
+            bars: indicatif::MultiProgress::with_draw_target(indicatif::ProgressDrawTarget::hidden()),
+            events: Events::default(),
+        },
     )
 }
 
