@@ -21,6 +21,7 @@ os.environ["HF_HOME"] = CACHE.name
 import expect
 import folder
 import midway
+import with_docs
 import with_datasets
 import with_readers
 import with_tables
@@ -69,6 +70,7 @@ def every_check(nightshift, work, args):
         else:
             yield from with_prefix(layout, with_tables.check(out, layout, jobs.by_key))
         yield from with_prefix(layout, same_bytes(nightshift, manifest, out, layout, work))
+    yield from with_docs.check(nightshift, work / "docs")
     yield from image_formats(nightshift, manifest, jobs, work, outs["imagefolder"])
     for layout, out in outs.items():
         yield from with_prefix(layout, grown(nightshift, work, layout, out, args))
