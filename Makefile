@@ -9,6 +9,10 @@ CARGO_FLAGS := --release --locked
 CLIENTS := $(TARGET_DIR)/clients-venv
 # And one for Snakemake and Kubernetes' schemas.
 JOBS := $(TARGET_DIR)/jobs-venv
+# And one for an S3 server.
+BUCKETS := $(TARGET_DIR)/buckets-venv
+# Such as `--kills 20 --seed 1`.
+BUCKETS_FLAGS ?=
 # Such as `--moments 7 --seed 1`.
 CLIENTS_FLAGS ?=
 # The benchmark's models, pictures and results, and the programs that it measures, each in an environment of its own.
@@ -19,7 +23,7 @@ BENCH_PYTHON ?= $(BENCH)-venv/bin/python
 BENCH_FLAGS ?=
 
 .PHONY: help setup build demo test check fmt clippy doc bench bench-others bench-contestants bench-pool bench-kernels torture clean-demo \
-    clients test-clients jobs-tools test-jobs test-slurm test-report
+    clients test-clients jobs-tools test-jobs test-slurm test-report buckets-tools test-buckets
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -58,6 +62,17 @@ $(JOBS)/installed: tests/jobs/requirements.txt
 
 test-jobs: setup build jobs-tools ## check what jobs/ shows with Snakemake, GNU parallel and Kubernetes' schemas
 	@$(JOBS)/bin/python tests/jobs/check_jobs.py --binary $(NIGHTSHIFT)
+
+buckets-tools: $(BUCKETS)/installed
+
+$(BUCKETS)/installed: tests/buckets/requirements.txt
+	@rm -rf $(BUCKETS)
+	@$(PYTHON) -m venv $(BUCKETS)
+	@$(BUCKETS)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+test-buckets: setup build buckets-tools ## output in a bucket, against an S3 server on this machine that fails now and then
+	@$(BUCKETS)/bin/python tests/buckets/check_buckets.py --binary $(NIGHTSHIFT) $(BUCKETS_FLAGS)
 
 test-slurm: setup build ## take jobs/slurm through a night on a real Slurm of one machine (as root; packages slurm-wlm and munge)
 	@$(PYTHON) tests/slurm/check_slurm.py --binary $(NIGHTSHIFT)
@@ -112,6 +127,7 @@ fmt:
 
 clippy:
 	@cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
+	@cargo clippy $(CARGO_FLAGS) --no-default-features -- -D warnings
 
 doc:
 	@RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --no-deps --document-private-items

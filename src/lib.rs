@@ -18,6 +18,7 @@ pub mod pixels;
 pub mod plan;
 pub mod prompt;
 pub mod recipe;
+pub mod remote;
 pub mod run;
 pub mod scheduler;
 pub mod template;

@@ -6,17 +6,19 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::engine::PromptStyle;
+use crate::error::{Error, ErrorKind};
 use crate::manifest::{self, Format as ManifestFormat, MAX_FIELD};
 use crate::noise::NoiseKind;
 use crate::onnx::{CudaOption, Device, Devices, GpuOptions, Kernels, TensorRtOption};
 use crate::output::layout::Format;
 use crate::output::{ImageFormat, ImageKind};
 use crate::prompt::{LongPrompt, PromptSyntax};
+use crate::remote::BucketOptions;
 use crate::run::logging::LogFormat;
 use crate::run::metrics::{MetricsAddress, MetricsOptions};
 use crate::run::{
     DefaultFlags, EngineOptions, ExpandOptions, JobOptions, Lanes, MaxFailed, ReportOptions, RunOptions,
-    ScheduleOptions, Share, TraceOptions, VaeTiling,
+    ScheduleOptions, Share, TraceOptions, VaeTiling, address, default_spool,
 };
 use crate::template::Mode;
 
@@ -226,9 +228,12 @@ pub struct RunArgs {
     /// Manifests, model and defaults.
     #[command(flatten)]
     pub job: JobArgs,
-    /// Output folder; made if it is not there
-    #[arg(long, value_name = "DIR", env = "NIGHTSHIFT_OUT")]
+    /// Output folder, made if it is not there; or a place in a bucket: s3://bucket/prefix, gs://…, az://container/prefix
+    #[arg(long, value_name = "DIR|URL", env = "NIGHTSHIFT_OUT")]
     pub out: PathBuf,
+    /// What only matters for buckets.
+    #[command(flatten)]
+    pub bucket: BucketArgs,
     /// Devices, a worker each, with commas between them: cpu, cuda (all GPUs), cuda:N, tensorrt (all) or tensorrt:N
     ///
     /// All make the images of one plan together, and what a device that dies had under way is made by the others. None falls
@@ -301,6 +306,49 @@ pub struct RunArgs {
     /// How the summary is printed.
     #[command(flatten)]
     pub summary: SummaryArgs,
+}
+
+/// Flags of an output in a bucket.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "With --out in a bucket (docs/buckets.md)")]
+pub struct BucketArgs {
+    /// Folder where files wait to be uploaded; keep it from start to start  [default: one for each URL in $XDG_CACHE_HOME/nightshift
+    /// or ~/.cache/nightshift]
+    #[arg(long, value_name = "DIR", env = "NIGHTSHIFT_SPOOL")]
+    pub spool: Option<PathBuf>,
+    /// Bytes that may wait there before the run waits too, such as 500MiB
+    #[arg(long, value_name = "SIZE", default_value = "20GiB", value_parser = size, env = "NIGHTSHIFT_SPOOL_LIMIT")]
+    pub spool_limit: u64,
+    /// When all is made, give up with exit code 13 if nothing could be uploaded for so long; the next start goes on
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = humantime::parse_duration, env = "NIGHTSHIFT_UPLOAD_TIMEOUT")]
+    pub upload_timeout: Duration,
+}
+
+/// Reads a number of bytes: `1048576`, `500MiB`, `20G`.
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let units = ["", "K", "M", "G", "T"];
+    let unit = unit.trim().trim_end_matches(['B', 'b']).trim_end_matches('i').to_ascii_uppercase();
+    let power = units.iter().position(|known| *known == unit);
+    let bytes = number.parse::<u64>().ok().zip(power).and_then(|(number, power)| number.checked_mul(1 << (10 * power)));
+    bytes.ok_or_else(|| "expected a number of bytes, such as 500MiB or 20GiB".to_string())
+}
+
+impl BucketArgs {
+    /// Returns the folder that the run works on, and the bucket, for an output named `out`.
+    fn into_options(self, out: PathBuf) -> Result<(PathBuf, Option<BucketOptions>), Error> {
+        let Some(url) = address(&out)? else {
+            return match self.spool {
+                None => Ok((out, None)),
+                Some(_) => Err(Error::new(ErrorKind::Usage, "spool", "--spool is for outputs in buckets")
+                    .hint("leave it out, or give an address such as s3://bucket/prefix as --out")),
+            };
+        };
+        let spool = self.spool.map_or_else(|| default_spool(&url), Ok)?;
+        let BucketArgs { spool_limit, upload_timeout, .. } = self;
+        Ok((spool, Some(BucketOptions { url, spool_limit, upload_timeout })))
+    }
 }
 
 /// Flags for programs that follow a run.
@@ -544,7 +592,7 @@ pub struct TraceArgs {
 /// Flags of `status`.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
-    /// Output folder of a run
+    /// Output folder of a run, or its place in a bucket
     pub out: PathBuf,
     /// How the status is printed.
     #[command(flatten)]
@@ -688,10 +736,15 @@ impl ReadingArgs {
 
 impl RunArgs {
     /// Returns the options as `run` takes them.
-    pub fn into_options(self) -> RunOptions {
-        RunOptions {
+    ///
+    /// # Errors
+    /// Kind `Usage`: the output's address is wrong, or a flag has no effect with it.
+    pub fn into_options(self) -> Result<RunOptions, Error> {
+        let (out, bucket) = self.bucket.into_options(self.out)?;
+        Ok(RunOptions {
             job: self.job.into_options(),
-            out: self.out,
+            out,
+            bucket,
             devices: self.device,
             gpu: self.gpu.into_options(),
             lanes: self.lanes,
@@ -709,7 +762,7 @@ impl RunArgs {
             shard: self.shard,
             retry_failed: self.retry_failed,
             metrics: MetricsOptions { address: self.watching.metrics_addr, file: self.watching.metrics_file },
-        }
+        })
     }
 }
 
@@ -802,6 +855,13 @@ mod tests {
         assert_eq!(hours("2026-11-27T19:00:00"), Ok(24.0));
         assert!(hours("2026-11-26T18:00:00").is_err_and(|error| error.contains("is over")));
         assert!(hours("soon").is_err());
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        let read = ["1048576", "500MiB", "20G", "1 kb", "3TiB"].map(size);
+        assert_eq!(read, [1 << 20, 500 << 20, 20 << 30, 1 << 10, 3 << 40].map(Ok));
+        assert!(["", "GiB", "-1", "5 stones", "99999999999T"].iter().all(|text| size(text).is_err()));
     }
 
     #[test]

@@ -40,7 +40,7 @@ fn dispatch(command: Command) -> Result<u8> {
             let bars = run::logging::init(args.log_format);
             let (json, events) = (args.summary.json, args.watching.events);
             let told = if events { Events::to(std::io::stdout()) } else { Events::default() };
-            let summary = run::run(args.into_options(), &Watchers { bars, events: told })?;
+            let summary = run::run(args.into_options()?, &Watchers { bars, events: told })?;
             // The last event is the summary.
             if !events {
                 print::data(json, &summary)?;

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW};
 
@@ -80,6 +80,30 @@ pub trait Disk: fmt::Debug + Send + Sync {
     /// # Errors
     /// The file system's own.
     fn touch(&self, path: &Path) -> io::Result<()>;
+
+    /// Returns whether a file of so many `bytes` is there, here or where this disk keeps it.
+    fn holds(&self, path: &Path, bytes: u64) -> bool {
+        fs::metadata(path).is_ok_and(|file| file.len() == bytes)
+    }
+
+    /// Returns the names of what is in a folder, here or where this disk keeps it; none where there is no such folder.
+    ///
+    /// # Errors
+    /// The file system's own.
+    fn files(&self, folder: &Path) -> io::Result<Vec<String>> {
+        match fs::read_dir(folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            entries => entries?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect(),
+        }
+    }
+
+    /// Returns where a file can be read that may be kept elsewhere: its own path, or a copy's.
+    ///
+    /// # Errors
+    /// The file system's own.
+    fn recall(&self, path: &Path) -> io::Result<PathBuf> {
+        Ok(path.to_path_buf())
+    }
 }
 
 /// The file system of this machine.

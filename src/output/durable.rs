@@ -185,6 +185,14 @@ impl Durable {
         }
     }
 
+    /// Returns where a file can be read that may be kept elsewhere: its own path, or a copy's.
+    ///
+    /// # Errors
+    /// Kind `Storage`.
+    pub fn recall(&self, path: &Path) -> Result<PathBuf> {
+        self.disk.recall(path).map_err(|error| storage_error("fetch", path, 0, error))
+    }
+
     /// Removes the temporary files that a crash left in `folder` and, down to `depth` levels, in the folders below it.
     /// Only files with our kind of name are touched, and links are not followed. Returns how many there were.
     ///

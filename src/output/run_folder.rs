@@ -260,7 +260,8 @@ fn is_worker(lease: &str) -> bool {
     lease.starts_with("worker")
 }
 
-fn locked(out: &Path, owner: &Owner) -> Error {
+/// Returns the error that a living worker has the folder.
+pub fn locked(out: &Path, owner: &Owner) -> Error {
     Error::new(ErrorKind::Locked, "locked", format!("a live run has this folder: {owner}"))
         .at(Location::file(out))
         .hint("wait for it or stop it; or give another --out")
@@ -279,7 +280,10 @@ fn wait_for(leases: &Leases, name: &str, out: &Path) -> Result<Lease> {
 }
 
 /// Refuses a folder without our state that holds what we would write, or what a loader would mix with our images.
-fn refuse_foreign_data(out: &Path) -> Result<()> {
+///
+/// # Errors
+/// Kind `OtherRun`: it does. Kind `Storage`.
+pub fn refuse_foreign_data(out: &Path) -> Result<()> {
     let entries = match fs::read_dir(out) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other.map_err(|error| storage_error("list the folder", out, 0, error))?,
@@ -297,7 +301,8 @@ fn refuse_foreign_data(out: &Path) -> Result<()> {
     Ok(())
 }
 
-fn is_foreign_data(name: &str) -> bool {
+/// Returns whether a file or folder of that name in an output folder would be taken for ours.
+pub fn is_foreign_data(name: &str) -> bool {
     let stem = name.split('.').next().unwrap_or(name);
     let ends = [".tar", ".png", ".jpg", ".jpeg", ".webp"];
     ["images", "data"].contains(&name) || stem == "metadata" || ends.iter().any(|end| name.ends_with(end))

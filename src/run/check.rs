@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::bucket::with_local_manifests;
 use super::options::JobOptions;
 use super::prepare::{Prepared, prepare};
 use super::{report_bad_rows, report_truncations};
@@ -48,6 +49,7 @@ impl CheckReport {
 /// # Errors
 /// As [`prepare`].
 pub fn check(options: &JobOptions) -> Result<CheckReport> {
+    let options = &with_local_manifests(options.clone())?;
     let prepared = prepare(options)?;
     report_bad_rows(&prepared.manifest);
     let truncations = prepared.truncations(&prepared.jobs.iter().collect::<Vec<_>>());

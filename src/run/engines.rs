@@ -8,6 +8,7 @@ use std::time::Instant;
 use ndarray::{Array2, Array4};
 use serde::Serialize;
 
+use super::bucket::with_local_manifests;
 use super::foreseen::Foreseen;
 use super::loading::Load;
 use super::options::{JobOptions, Lanes};
@@ -63,7 +64,7 @@ pub struct DeviceReport {
 /// # Errors
 /// As [`prepare`], or a device or network cannot be had.
 pub fn build_engines(options: &EngineOptions) -> Result<EngineReport> {
-    let prepared = prepare(&options.job)?;
+    let prepared = prepare(&with_local_manifests(options.job.clone())?)?;
     super::report_bad_rows(&prepared.manifest);
     let foreseen = Foreseen::of(&tasks(&prepared.jobs, prepared.defaults.seed));
     let runtime = Runtime::load(options.ort_lib.as_deref())?;

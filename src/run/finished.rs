@@ -45,8 +45,10 @@ struct Note {
 pub fn recognize(options: &RunOptions, started: Instant) -> Result<Option<Summary>> {
     let note = fs::read(note_path(&options.out)).ok().and_then(|text| serde_json::from_slice::<Note>(&text).ok());
     let Some(note) = note.filter(|_| is_plain(options)) else { return Ok(None) };
-    let there =
-        |(name, bytes): &(String, u64)| fs::metadata(options.out.join(name)).is_ok_and(|file| file.len() == *bytes);
+    // What is not in the spool is in the bucket: there is no local file to look at.
+    let there = |(name, bytes): &(String, u64)| {
+        options.bucket.is_some() || fs::metadata(options.out.join(name)).is_ok_and(|file| file.len() == *bytes)
+    };
     let unchanged = note.version == env!("CARGO_PKG_VERSION")
         && journal_files(&options.out).is_ok_and(|files| files == note.journal)
         && run_folder::is_unclaimed(&options.out)
@@ -57,7 +59,7 @@ pub fn recognize(options: &RunOptions, started: Instant) -> Result<Option<Summar
     }
     let seconds = started.elapsed().as_secs_f64();
     Ok(Some(Summary {
-        out: options.out.clone(),
+        out: options.shown_out(),
         rows: note.rows,
         images: note.images,
         skipped: note.images,

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::bucket;
 use super::options::ScheduleOptions;
 use crate::error::{Error, ErrorKind, Location, Result};
 use crate::journal;
@@ -12,6 +13,7 @@ use crate::model::{Inspection, ModelSpec};
 use crate::onnx::Doctor;
 use crate::output::status::{self, Status};
 use crate::output::{fingerprint, run_folder};
+use crate::remote;
 use crate::scheduler::{Schedule, ScheduleRequest, SchedulerConfig, custom_sigmas, custom_timesteps};
 
 /// Describes the model folder `dir`.
@@ -85,9 +87,21 @@ pub struct StatusReport {
 /// # Errors
 /// `out` holds no run, or its journal is damaged.
 pub fn status(out: &Path) -> Result<StatusReport> {
+    let Some(url) = bucket::address(out)? else { return status_of(out) };
+    let copy = std::env::temp_dir().join(format!("nightshift-status-{}", std::process::id()));
+    let found = remote::fetch_state(&url, &copy).and_then(|live| Ok(StatusReport { live, ..status_of(&copy)? }));
+    // What stays of it is small, and in a folder for such things.
+    let _ = std::fs::remove_dir_all(&copy);
+    let name = |error: Error| match error.code() {
+        "no_run" => no_run(out),
+        _ => error,
+    };
+    found.map(|report| StatusReport { out: url.to_string(), ..report }).map_err(name)
+}
+
+fn status_of(out: &Path) -> Result<StatusReport> {
     let Some(run) = fingerprint::RunFingerprint::read(&run_folder::run_file(out))? else {
-        let error = Error::new(ErrorKind::Usage, "no_run", "holds no run of nightshift").at(Location::file(out));
-        return Err(error.hint("give the folder that was `--out` of `nightshift run`"));
+        return Err(no_run(out));
     };
     let state = journal::read(&run_folder::journal_folder(out))?;
     Ok(StatusReport {
@@ -98,6 +112,11 @@ pub fn status(out: &Path) -> Result<StatusReport> {
         failed: state.failed_count() as u64,
         last: status::read(out)?,
     })
+}
+
+fn no_run(out: &Path) -> Error {
+    let error = Error::new(ErrorKind::Usage, "no_run", "holds no run of nightshift").at(Location::file(out));
+    error.hint("give what was `--out` of `nightshift run`")
 }
 
 /// Returns the living workers, as text.

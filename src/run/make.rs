@@ -52,6 +52,8 @@ pub struct Desk<'a> {
     pub tally: &'a Tally,
     /// Who wants to know of each image.
     pub events: &'a Events,
+    /// Whether the output is in a bucket, where others work on spools of their own.
+    pub is_remote: bool,
     /// Milliseconds that the writer was busy.
     pub writing: AtomicU64,
     /// Why the beginning of work could not be written down.

@@ -3,6 +3,7 @@
 
 mod audit;
 mod batch;
+mod bucket;
 mod catalogue;
 mod check;
 mod clock;
@@ -51,6 +52,7 @@ use std::time::{Duration, Instant};
 use indicatif::MultiProgress;
 
 pub use audit::{Finding, Kind};
+pub use bucket::{address, default_spool};
 pub use check::{CheckReport, check};
 pub use engines::{DeviceReport, EngineOptions, EngineReport, build_engines};
 pub use expand::{ExpandOptions, Expanded, expand};
@@ -73,6 +75,7 @@ use crate::output::disk::{Disk, RealDisk};
 use crate::output::layout::Format;
 use crate::output::{Durable, ManifestPrint, Provenance, RunFingerprint, RunFolder, run_folder, status};
 use crate::plan::{lane_evaluations, tasks};
+use crate::remote::{self, Remote};
 use catalogue::Catalogue;
 use crash::CrashMark;
 use events::{Event, Events, Progress, Started};
@@ -124,9 +127,14 @@ pub fn run_on(disk: Arc<dyn Disk>, options: RunOptions, watchers: &Watchers) -> 
 fn run_watched(disk: Arc<dyn Disk>, options: RunOptions, watchers: &Watchers, metrics: &Metrics) -> Result<Summary> {
     let started = Instant::now();
     let stop = Stop::watch(options.max_runtime, options.drain_timeout)?;
-    if let Some(summary) = finished::recognize(&options, started)? {
+    let options = RunOptions { job: bucket::with_local_manifests(options.job)?, ..options };
+    let mut remote = bucket::open(&options, &stop)?;
+    if remote.as_ref().is_none_or(Remote::is_complete)
+        && let Some(summary) = finished::recognize(&options, started)?
+    {
         return Ok(summary);
     }
+    let disk = remote.as_ref().map_or(disk.clone(), |remote| remote.disk(disk));
     let prepared = prepare(&options.job)?;
     report_bad_rows(&prepared.manifest);
     let hashing = Instant::now();
@@ -134,9 +142,16 @@ fn run_watched(disk: Arc<dyn Disk>, options: RunOptions, watchers: &Watchers, me
     let hashing = hashing.elapsed();
     let fingerprint = fingerprint(&prepared, &options, &provenance);
     let opened = Opened::open(Durable::on(disk), &prepared, &options, &fingerprint)?;
-    let (options, prepared, provenance, stop) = (&options, &prepared, &provenance, &stop);
-    let run = Run { options, prepared, provenance, stop, started, hashing, watchers, metrics };
-    run.work(opened)
+    let Opened { folder, journal, state, catalogue, session, _crash } = opened;
+    if let Some(remote) = &mut remote {
+        remote.start(stop.breaker())?;
+    }
+    let uploads = remote.as_ref().map(Remote::counts);
+    let (options, prepared, provenance) = (&options, &prepared, &provenance);
+    let run = Run { options, prepared, provenance, stop: &stop, started, hashing, watchers, metrics, uploads };
+    let worked = run.work(&folder, journal, state, catalogue, session);
+    // The folder stays ours until its files are where they belong.
+    bucket::finish(remote, &stop, worked)
 }
 
 /// An output folder that is ready for work.
@@ -189,43 +204,56 @@ struct Run<'a> {
     hashing: Duration,
     watchers: &'a Watchers,
     metrics: &'a Metrics,
+    /// What was uploaded, where the output is in a bucket.
+    uploads: Option<Arc<remote::Counts>>,
 }
 
 impl Run<'_> {
-    fn work(&self, opened: Opened) -> Result<Summary> {
-        let Opened { folder, journal, state, mut catalogue, session, _crash } = opened;
+    fn work(
+        &self,
+        folder: &RunFolder,
+        journal: Journal,
+        state: State,
+        mut catalogue: Catalogue,
+        session: u32,
+    ) -> Result<Summary> {
         let journal = Mutex::new(journal);
         self.write_convicted(&journal, &catalogue, &state)?;
         let own: BTreeSet<u32> = catalogue.shards().filter(|shard| self.options.shard.owns(*shard)).collect();
         let to_make = self.to_make(&catalogue, &own);
         report_too_long(self.prepared, &to_make);
-        report::warn_of_full_disk(&folder, &catalogue, &to_make, self.options.image_format);
+        // A spool is emptied while it is filled.
+        if self.options.bucket.is_none() {
+            report::warn_of_full_disk(folder, &catalogue, &to_make, self.options.image_format);
+        }
         let counts = Counts { images: images_in(&catalogue, &own), skipped: made_in(&catalogue, &own) };
         let (planned, planned_evaluations) = (to_make.len() as u64, lane_evaluations(&to_make));
         let foreseen = Foreseen::of(&to_make);
         drop(to_make);
-        let tally = Arc::new(Tally { planned, planned_evaluations, ..Tally::default() });
-        self.tell_started(&folder, &tally, &counts);
+        let uploads = self.uploads.clone();
+        let tally = Arc::new(Tally { planned, planned_evaluations, uploads, ..Tally::default() });
+        self.tell_started(folder, &tally, &counts);
         let (provenance, stop) = (self.provenance, self.stop);
         let (writing, fault) = (AtomicU64::new(0), Mutex::new(None));
         let columns = self.prepared.manifest.extra_columns.clone();
         let sealed: HashMap<_, _> = state.all_sealed().map(|sealed| (sealed.shard, sealed.clone())).collect();
         let first_metadata = FirstMetadata::new(provenance, &columns, &sealed);
         let desk = Desk {
-            folder: &folder,
+            folder,
             provenance,
             first_metadata,
             journal: &journal,
             stop,
             tally: &tally,
             events: &self.watchers.events,
+            is_remote: self.options.bucket.is_some(),
             writing,
             fault,
         };
         let others = Follower::new(journal.lock().unwrap_or_else(PoisonError::into_inner).path(), &state);
         // The journal's view takes as much memory as the catalogue, which has all of it that matters.
         drop(state);
-        let sealer = Sealer { folder: &folder, provenance, columns: &columns, journal: &journal, sealed };
+        let sealer = Sealer { folder, provenance, columns: &columns, journal: &journal, sealed };
         let hash = self.hashing.as_secs_f64();
         let mut stages = Stages { hash, prepare: self.started.elapsed().as_secs_f64() - hash, ..Stages::default() };
         let load = || Maker::load(self.prepared, self.options, &desk, &foreseen);
@@ -245,18 +273,18 @@ impl Run<'_> {
             spools: 0,
             others,
         };
-        let worked = self.watched(&folder, &tally, &counts, || night.work());
+        let worked = self.watched(folder, &tally, &counts, || night.work());
         let Night { scope, sealer, catalogue, loading, claims, others, .. } = night;
         drop(claims);
         write_stopped(&journal);
         if let Err(error) = worked {
-            report::write_failure(&folder, &tally, counts.skipped, counts.images);
+            report::write_failure(folder, &tally, counts.skipped, counts.images);
             return Err(error);
         }
         stages.load = loading;
         stages.generate = working.elapsed().as_secs_f64() - loading;
         stages.write = desk.writing.load(Ordering::Relaxed) as f64 / 1000.0;
-        let ended = Ended { folder: &folder, catalogue, scope: &scope, tally: &tally, stages, sealer, others };
+        let ended = Ended { folder, catalogue, scope: &scope, tally: &tally, stages, sealer, others };
         self.finish(ended)
     }
 
@@ -277,7 +305,7 @@ impl Run<'_> {
             version: env!("CARGO_PKG_VERSION"),
             pid: std::process::id(),
             host: run_folder::host(),
-            out: &self.options.out,
+            out: &self.options.shown_out(),
             rows: self.prepared.manifest.rows,
             bad_rows,
             images,
@@ -368,11 +396,11 @@ impl Run<'_> {
         let (images, made) = (images_in(catalogue, scope), made_in(catalogue, scope));
         let failed_rows = report::write_failed(self.prepared, catalogue, folder)?;
         let answers = batch::write(self.prepared, catalogue, folder)?;
-        let contact_sheet = sheet::write(self.options, catalogue, tally.done.load(Ordering::Relaxed) > 0)?;
+        let contact_sheet = sheet::write(self.options, catalogue, folder, tally.done.load(Ordering::Relaxed) > 0)?;
         stages.finish = finishing.elapsed().as_secs_f64();
         stages.networks(&tally.clock.times());
         let mut summary = Summary {
-            out: self.options.out.clone(),
+            out: self.options.shown_out(),
             rows: self.prepared.manifest.rows,
             images,
             made: tally.done.load(Ordering::Relaxed),
@@ -382,6 +410,7 @@ impl Run<'_> {
             reasons: self.reasons(catalogue),
             left: images - made - failed,
             suspect: catalogue.suspects(),
+            uploads: None,
             failed_rows,
             removed: catalogue.removed().len() as u64,
             lane_occupancy: tally.occupancy(),

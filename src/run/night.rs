@@ -137,6 +137,10 @@ impl Night<'_, '_> {
     /// Returns the shards of workers that were here and are done or dead. Workers that never came may work elsewhere: theirs are
     /// not ours to take.
     fn left_by_others(&self) -> Vec<u32> {
+        // Workers on other machines cannot be seen alive from here: their shards stay theirs.
+        if self.desk.is_remote {
+            return Vec::new();
+        }
         let folder = self.desk.folder.journal_folder();
         let was_here = |index: u32| {
             let share = Share { index, count: self.share.count };

@@ -13,6 +13,7 @@ use crate::noise::NoiseKind;
 use crate::onnx::{Devices, GpuOptions, Kernels};
 use crate::output::ImageFormat;
 use crate::output::layout::{Format, Layout};
+use crate::remote::BucketOptions;
 
 /// Values for cells that a manifest leaves empty, where the caller gives any.
 #[derive(Debug, Clone, Default)]
@@ -101,9 +102,16 @@ pub struct RunOptions {
     pub retry_failed: bool,
     /// Where metrics go.
     pub metrics: MetricsOptions,
+    /// The bucket that everything goes to; `out` is its spool then.
+    pub bucket: Option<BucketOptions>,
 }
 
 impl RunOptions {
+    /// Returns the output as the user has named it.
+    pub fn shown_out(&self) -> PathBuf {
+        self.bucket.as_ref().map_or_else(|| self.out.clone(), |bucket| bucket.url.to_string().into())
+    }
+
     /// Returns the layout of the output folder.
     pub fn layout(&self) -> Layout {
         Layout { format: self.format, extension: self.image_format.extension(), shard_size: self.shard_size }

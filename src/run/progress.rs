@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -11,6 +11,7 @@ use super::clock::Clock;
 use super::watch::GpuWatch;
 use crate::engine::Counters;
 use crate::onnx::{Device, gpu_state};
+use crate::remote;
 
 /// Counts of one run, written by the writer, read by whoever shows them.
 #[derive(Debug, Default)]
@@ -37,6 +38,8 @@ pub struct Tally {
     pub engines: OnceLock<Vec<EngineTally>>,
     /// What the GPUs do.
     pub gpus: GpuWatch,
+    /// What was uploaded, where the output is in a bucket.
+    pub uploads: Option<Arc<remote::Counts>>,
 }
 
 /// What one device does.

@@ -1,7 +1,6 @@
 //! Completing shards: the metadata of a folder, a tar, a Parquet file, each made of the pictures that are there.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -42,7 +41,7 @@ impl Sealer<'_> {
             return sealed.images > 0;
         }
         let path = catalogue.layout().shard_path(shard, catalogue.shard_count());
-        let there = || fs::metadata(self.folder.path().join(&path)).is_ok_and(|file| file.len() == sealed.bytes);
+        let there = || self.folder.durable().disk().holds(&self.folder.path().join(&path), sealed.bytes);
         sealed.file_name != path || sealed.contents != catalogue.contents(shard, self.columns) || !there()
     }
 
@@ -152,14 +151,17 @@ impl Sealer<'_> {
 /// # Errors
 /// Storage fails.
 pub fn remove_former_names(folder: &RunFolder, format: Format, state: &State) -> Result<()> {
-    let Ok(entries) = fs::read_dir(folder.path().join("data")) else { return Ok(()) };
-    let names: HashMap<u32, &str> = state.all_sealed().map(|sealed| (sealed.shard, &*sealed.file_name)).collect();
-    for entry in entries.flatten() {
-        let path = format!("data/{}", entry.file_name().to_string_lossy());
-        let name = format.shard_of_file(&path).and_then(|shard| names.get(&shard));
+    let (data, disk) = (folder.path().join("data"), folder.durable().disk());
+    let files = disk.files(&data).map_err(|error| Error::storage("list the folder", &data, error))?;
+    let shards: HashMap<u32, &Sealed> = state.all_sealed().map(|sealed| (sealed.shard, sealed)).collect();
+    for path in files.iter().map(|name| format!("data/{name}")) {
+        let sealed = format.shard_of_file(&path).and_then(|shard| shards.get(&shard));
         // Where the file with a record is gone, this one may hold its pictures.
-        if name.is_some_and(|name| *name != path && folder.path().join(name).is_file()) {
-            folder.durable().remove(&entry.path())?;
+        let is_former = |sealed: &&&Sealed| {
+            sealed.file_name != path && disk.holds(&folder.path().join(&sealed.file_name), sealed.bytes)
+        };
+        if sealed.filter(is_former).is_some() {
+            folder.durable().remove(&folder.path().join(&path))?;
         }
     }
     Ok(())
@@ -261,7 +263,7 @@ fn unpack(
     let folder = sealer.folder.spool_folder();
     let mut copy = Spool::create(sealer.folder.durable(), &folder, &unpacked_name(former))?;
     let (mut found, mut failed) = (HashMap::new(), None);
-    let path = sealer.folder.path().join(&former.file_name);
+    let path = sealer.folder.durable().recall(&sealer.folder.path().join(&former.file_name))?;
     let read = read_pictures(format, &path, |_, bytes| {
         let hash = Digest(*blake3::hash(&bytes).as_bytes());
         if failed.is_none() && wanted.contains(&hash) && !found.contains_key(&hash) {

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::output::contact_sheet::{self, SheetItem};
 use crate::output::durable::{Durable, WholeFile};
 use crate::output::packed::read_pictures;
-use crate::output::png;
+use crate::output::{RunFolder, png};
 use crate::scheduler;
 
 /// Pictures on a sheet, at most.
@@ -19,15 +19,20 @@ const PICTURES: usize = 100;
 ///
 /// # Errors
 /// The sheet cannot be written.
-pub fn write(options: &RunOptions, catalogue: &Catalogue, changed: bool) -> Result<Option<PathBuf>> {
+pub fn write(
+    options: &RunOptions,
+    catalogue: &Catalogue,
+    folder: &RunFolder,
+    changed: bool,
+) -> Result<Option<PathBuf>> {
     let Some(path) = &options.contact_sheet else { return Ok(None) };
     let there = catalogue.images().iter().filter(|image| image.made.is_some());
     let pictures: Vec<&Image> = there.take(PICTURES).collect();
     if pictures.is_empty() || (!changed && path.exists()) {
         return Ok(path.exists().then(|| path.clone()));
     }
-    let packed = unpack(options, catalogue, &pictures);
-    let thumbnail = |image: &&Image| thumbnail(options, &catalogue.path(image), image, &packed);
+    let packed = unpack(options, catalogue, folder, &pictures);
+    let thumbnail = |image: &&Image| thumbnail(folder, &catalogue.path(image), image, &packed);
     // What is not there, or waits for its shard, has no place on the sheet.
     let thumbnails: Vec<SheetItem> = pictures.iter().filter_map(thumbnail).collect();
     if thumbnails.is_empty() {
@@ -43,14 +48,20 @@ pub fn write(options: &RunOptions, catalogue: &Catalogue, changed: bool) -> Resu
 }
 
 /// Returns the bytes of the pictures that are inside of shards' files, by the paths that the catalogue gives them.
-fn unpack(options: &RunOptions, catalogue: &Catalogue, pictures: &[&Image]) -> HashMap<String, Vec<u8>> {
+fn unpack(
+    options: &RunOptions,
+    catalogue: &Catalogue,
+    run_folder: &RunFolder,
+    pictures: &[&Image],
+) -> HashMap<String, Vec<u8>> {
     let mut found = HashMap::new();
     if !options.format.is_packed() {
         return found;
     }
     let shards: BTreeSet<u32> = pictures.iter().map(|image| image.shard).collect();
     for shard in shards {
-        let path = options.out.join(catalogue.layout().shard_path(shard, catalogue.shard_count()));
+        let path = run_folder.path().join(catalogue.layout().shard_path(shard, catalogue.shard_count()));
+        let Ok(path) = run_folder.durable().recall(&path) else { continue };
         let folder = catalogue.layout().image_path(shard, "").rsplit_once('/').map(|(folder, _)| folder.to_string());
         // A shard that cannot be read has no pictures to show; the run has said so.
         let _ = read_pictures(options.format, &path, |name, bytes| {
@@ -60,11 +71,11 @@ fn unpack(options: &RunOptions, catalogue: &Catalogue, pictures: &[&Image]) -> H
     found
 }
 
-fn thumbnail(options: &RunOptions, path: &str, image: &Image, packed: &HashMap<String, Vec<u8>>) -> Option<SheetItem> {
+fn thumbnail(folder: &RunFolder, path: &str, image: &Image, packed: &HashMap<String, Vec<u8>>) -> Option<SheetItem> {
     let task = &image.task;
     let bytes = match packed.get(path) {
         Some(bytes) => bytes.clone(),
-        None => std::fs::read(options.out.join(path)).ok()?,
+        None => std::fs::read(folder.durable().recall(&folder.path().join(path)).ok()?).ok()?,
     };
     let image = image::load_from_memory(&bytes).ok()?.to_rgb8();
     let job = &*task.job;

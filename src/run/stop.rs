@@ -73,6 +73,18 @@ impl Stop {
         self.told.swap(false, Ordering::Relaxed)
     }
 
+    /// Returns a question that threads may ask: whether the run was asked to stop early.
+    pub fn asker(&self) -> impl Fn() -> bool + Send + Sync + 'static {
+        let (asked, end) = (self.asked.clone(), self.end);
+        move || asked.load(Ordering::Relaxed) > 0 || end.is_some_and(|end| Instant::now() >= end)
+    }
+
+    /// Returns how long a run that was asked to stop may still take; `None` where it was not.
+    pub fn time_left(&self) -> Option<Duration> {
+        let since = self.asked().then(|| self.drained_since.get_or_init(Instant::now))?;
+        Some(self.drain_timeout.saturating_sub(since.elapsed()))
+    }
+
     /// Returns how to go on.
     pub fn pace(&self) -> Pace {
         if self.broken.load(Ordering::Relaxed) {

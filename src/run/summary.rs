@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::clock::NetworkTimes;
 use super::watch::GpuSummary;
+use crate::remote::Uploads;
 
 /// The result of a run.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -50,6 +51,8 @@ pub struct Summary {
     pub contact_sheet: Option<PathBuf>,
     /// Where the answers to a batch of OpenAI's API are, if the manifest is one.
     pub answers: Option<PathBuf>,
+    /// What was uploaded, where the output is in a bucket.
+    pub uploads: Option<Uploads>,
     /// What the GPUs did, where the driver tells.
     pub gpus: Vec<GpuSummary>,
     /// What the process exits with.
@@ -105,6 +108,10 @@ impl fmt::Display for Summary {
             write!(f, " ({rate:.1} images/s, lanes {:.0}% busy)", 100.0 * self.lane_occupancy)?;
         }
         write!(f, "\noutput         {}", self.out.display())?;
+        if let Some(Uploads { files, bytes, failures, waiting }) = &self.uploads {
+            write!(f, "\nuploaded       {files} files, {:.1} MiB", *bytes as f64 / f64::from(1 << 20))?;
+            write!(f, " ({failures} tries failed, {waiting} files left)")?;
+        }
         if let Some(sheet) = &self.contact_sheet {
             write!(f, "\ncontact sheet  {}", sheet.display())?;
         }

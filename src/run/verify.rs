@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::audit::{Audited, Finding, Kind, Look, Records};
+use super::bucket::refuse_bucket;
 use super::look::live;
 use crate::error::Result;
 use crate::output::layout::Format;
@@ -47,6 +48,7 @@ pub struct VerifyReport {
 /// # Errors
 /// `out` is no output folder; its journal is damaged, or it cannot be read.
 pub fn verify(out: &Path, deep: bool) -> Result<VerifyReport> {
+    refuse_bucket(out, "verify")?;
     let (format, run_file) = read_format(out)?;
     let live = live(out)?;
     let records = Records::read(out, format)?;

@@ -74,7 +74,7 @@ pub fn night_on(disk: Arc<dyn Disk>, rows: &Path, out: &Path, flags: &[&str]) ->
     let Verb::Run(args) = cli.command else { unreachable!("it was told to run") };
     run_on(
         disk,
-        args.into_options(),
+        args.into_options()?,
         &Watchers {
             bars: indicatif::MultiProgress::with_draw_target(indicatif::ProgressDrawTarget::hidden()),
             events: Events::default(),

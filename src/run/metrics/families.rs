@@ -30,6 +30,7 @@ impl Shown {
             counters(&mut text, &board.tally);
             devices(&mut text, &board.tally);
             networks(&mut text, &board.tally);
+            uploads(&mut text, &board.tally);
             gpus(&mut text, &board.tally.gpus.now());
         }
         text.into_text()
@@ -133,6 +134,22 @@ fn networks(text: &mut Exposition, tally: &Tally) {
     let times = [("text_encoder", times.text_encoder), ("unet", times.unet), ("vae_decoder", times.vae_decoder)];
     let samples = times.map(|(network, time)| (vec![("network", network.to_string())], time.as_secs_f64()));
     text.family(Kind::Counter, "nightshift_network_seconds_total", "Seconds spent in each network.", samples);
+}
+
+/// What goes to the bucket, where there is one.
+fn uploads(text: &mut Exposition, tally: &Tally) {
+    let Some(counts) = &tally.uploads else { return };
+    let mut one = |kind, name, help, value: &AtomicU64| text.one(kind, name, help, load(value) as f64);
+    one(Kind::Counter, "nightshift_uploaded_files_total", "Files that are in the bucket.", &counts.files);
+    one(Kind::Counter, "nightshift_uploaded_bytes_total", "Bytes of files that are in the bucket.", &counts.bytes);
+    one(
+        Kind::Counter,
+        "nightshift_upload_failures_total",
+        "Uploads that failed and are tried again.",
+        &counts.failures,
+    );
+    one(Kind::Gauge, "nightshift_upload_waiting_files", "Files that wait for the bucket.", &counts.waiting_files);
+    one(Kind::Gauge, "nightshift_upload_waiting_bytes", "Bytes that wait for the bucket.", &counts.waiting_bytes);
 }
 
 fn gpus(text: &mut Exposition, gpus: &[GpuState]) {

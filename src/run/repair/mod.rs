@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::audit::{Audited, Finding, Look, Records};
+use super::bucket::refuse_bucket;
 use super::moves;
 use crate::error::Result;
 use crate::journal::{self, Journal, Record};
@@ -68,6 +69,7 @@ pub struct JournalFile {
 /// # Errors
 /// Somebody works there; `run.json` is missing or damaged; storage fails.
 pub fn repair(out: &Path, quarantine_extra: bool) -> Result<RepairReport> {
+    refuse_bucket(out, "repair")?;
     let folder = RunFolder::open_alone(out)?;
     let format = folder.previous().and_then(|run| Format::named(&run.format));
     let journal_files = recover(&folder)?;

@@ -20,6 +20,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::bucket::refuse_bucket;
 use super::progress_log::{self, Moment};
 use crate::error::{Error, ErrorKind, Location, Result};
 use crate::journal;
@@ -68,6 +69,7 @@ pub struct Reported {
 /// # Errors
 /// Kind `Usage`: there is no run in it, or the page would lie among its data. Kind `Storage`.
 pub fn report_page(options: &ReportOptions) -> Result<Reported> {
+    refuse_bucket(&options.out, "report")?;
     let out = &options.out;
     let run = run_folder::read_run(out)?.ok_or_else(|| no_run_file(out))?;
     let page = options.page.clone().map_or_else(|| Ok(places::beside(out)), |page| places::outside(out, &page))?;
