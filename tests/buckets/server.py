@@ -55,6 +55,8 @@ class Proxy:
         self.server, self.faults, self.down, self.slow_parts = server, faults, False, 0.0
         self.dice, self.lock = random.Random(seed), threading.Lock()
         self.count, self.faulty, self.puts = 0, 0, []
+        # Parts that were sent to us, be they forwarded or not.
+        self.parts = 0
         # Uploads in parts that were begun and whose name nobody was told: only the bucket's own rules can end them.
         self.unknown = 0
         proxy = self
@@ -90,6 +92,7 @@ class Proxy:
         if fault in ["500", "503"]:
             return self.answer(request, int(fault), {}, b"<Error><Code>InternalError</Code></Error>")
         if "partNumber=" in request.path:
+            self.parts += 1
             time.sleep(self.slow_parts)
         if fault == "slow":
             time.sleep(1.0)
