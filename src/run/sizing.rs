@@ -30,8 +30,8 @@ const IMAGES_A_WORKER: usize = 4 * MOST_ON_CPU;
 const MOST_WORKERS: usize = 8;
 
 /// Returns how many workers share the `threads` of a processor, for a model of `bytes` and so many `images`. The operations of a small
-/// model are over before a second thread has begun to help, and two calls side by side keep two cores busy all the time (1,000 rows of
-/// the model that ships, two cores: three quarters of the time). A large model would only take its memory twice.
+/// model are over before a second thread has begun to help, and two calls side by side keep two cores busy all the time (200 rows of the
+/// model that ships, two cores: about four fifths of the time). A large model would only take its memory twice.
 pub(super) fn workers_on_cpu(threads: usize, bytes: u64, images: usize) -> usize {
     let most = if bytes <= SMALL_MODEL { MOST_WORKERS } else { 1 };
     threads.min(most).min(images / IMAGES_A_WORKER).max(1)
