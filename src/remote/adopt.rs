@@ -11,6 +11,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::Store;
+use super::fetch::download;
 use super::mirror::journal_name;
 use super::names::{self, Role, role};
 use super::objects::Object;
@@ -161,17 +162,7 @@ fn take_other_journals(store: &Store, spool: &Path, state: &[Object], own: &str)
 
 fn take(store: &Store, spool: &Path, name: &str) -> Result<()> {
     let path = names::path(spool, name);
-    let (written, there) = {
-        let mut there = false;
-        let written = Durable::default().stream(&path, |sink| {
-            there = store.download(name, &mut |piece| {
-                sink.write_all(piece).map_err(|error| Error::storage("write", &path, error))
-            })?;
-            Ok(())
-        });
-        (written, there)
-    };
-    written?;
+    let there = download(store, name, &path)?;
     // It went away since it was listed.
     if there { Ok(()) } else { remove(spool, name) }
 }

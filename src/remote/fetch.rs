@@ -35,7 +35,11 @@ pub fn fetch_state(url: &BucketUrl, out: &Path) -> Result<Option<String>> {
     lease::living(&store, &state)
 }
 
-fn download(store: &Store, name: &str, path: &Path) -> Result<bool> {
+/// Copies an object to `path`, whole or not at all; returns whether there is one.
+///
+/// # Errors
+/// Kind `Storage`.
+pub(super) fn download(store: &Store, name: &str, path: &Path) -> Result<bool> {
     let mut there = false;
     Durable::default().stream(path, |sink| {
         let mut take = |piece: &[u8]| sink.write_all(piece).map_err(|error| Error::storage("write", path, error));

@@ -313,9 +313,8 @@ fn failed(doing: &str, url: &BucketUrl, key: &str, error: StoreError) -> Error {
         }
         _ => ("bucket", HINT),
     };
-    let place = if key.is_empty() { url.bucket_url() } else { format!("{}/{key}", url.bucket_url()) };
     Error::new(ErrorKind::Storage, code, format!("cannot {doing}: {text}"))
-        .at(Location::file(place))
+        .at(Location::file(url.address_of(key)))
         .hint(hint)
         .source(error)
 }

@@ -42,6 +42,11 @@ impl BucketUrl {
         format!("{}://{}", self.scheme.name(), self.bucket)
     }
 
+    /// Returns the address of the object with this `key`; with an empty one, the bucket's.
+    pub fn address_of(&self, key: &str) -> String {
+        if key.is_empty() { self.bucket_url() } else { format!("{}/{key}", self.bucket_url()) }
+    }
+
     /// Returns the key of the object that has `name` below the prefix; with an empty name, the prefix itself.
     pub fn key(&self, name: &str) -> String {
         let parts = [&*self.prefix, name].into_iter().filter(|part| !part.is_empty());
@@ -97,13 +102,7 @@ impl FromStr for BucketUrl {
 
 impl fmt::Display for BucketUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}", self.scheme.name(), self.key_of_bucket())
-    }
-}
-
-impl BucketUrl {
-    fn key_of_bucket(&self) -> String {
-        if self.prefix.is_empty() { self.bucket.clone() } else { format!("{}/{}", self.bucket, self.prefix) }
+        f.write_str(&self.address_of(&self.prefix))
     }
 }
 
