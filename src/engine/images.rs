@@ -134,16 +134,9 @@ impl<'a> Images<'a> {
         Ok(pixels::preprocess_mask(&(self.read)(&mask.path)?, width, height))
     }
 
-    /// Returns a sample of the picture's latents, scaled (diffusers: `retrieve_latents`).
+    /// Returns a sample of the picture's latents, scaled.
     fn latents(&mut self, source: &Source, noise: &mut dyn Noise) -> Result<Array3<f32>> {
-        let LatentDistribution { mean, std } = self.encode(source)?;
-        let sample = match std {
-            Some(std) => {
-                let fresh = noise.draw(std.dim());
-                mean + std * fresh
-            }
-            None => mean,
-        };
+        let sample = self.encode(source)?.sample(noise);
         Ok(self.recipe.latents.normalized(sample.view()))
     }
 

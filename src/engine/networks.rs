@@ -5,6 +5,7 @@
 use ndarray::{Array2, Array3, Array4, ArrayView2, ArrayView3, ArrayView4};
 
 use crate::error::Result;
+use crate::noise::Noise;
 
 /// What a text encoder gives for a batch of texts.
 #[derive(Debug, Clone, PartialEq)]
@@ -94,6 +95,19 @@ pub struct LatentDistribution {
     pub mean: Array3<f32>,
     /// Standard deviation of each value; `None` for encoders that give latents without a distribution.
     pub std: Option<Array3<f32>>,
+}
+
+impl LatentDistribution {
+    /// Returns a sample, drawn from `noise` (diffusers: `retrieve_latents`); without a distribution, the latents themselves.
+    pub fn sample(self, noise: &mut dyn Noise) -> Array3<f32> {
+        match self.std {
+            Some(std) => {
+                let fresh = noise.draw(std.dim());
+                self.mean + std * fresh
+            }
+            None => self.mean,
+        }
+    }
 }
 
 /// Turns pixels into latents.

@@ -20,7 +20,7 @@ use crate::engine::{
 };
 use crate::error::{Error, ErrorKind, Location, Result};
 use crate::job::ImageTask;
-use crate::onnx::{Device, Networks, OnnxTextEncoder};
+use crate::onnx::{Device, Networks};
 use crate::output::RunFolder;
 use crate::pixels::read_rgb;
 use crate::plan::Plan;
@@ -129,7 +129,8 @@ impl<'a> Worker<'a> {
     }
 }
 
-fn text_parts<'a>(encoders: &'a mut [Timed<'_, OnnxTextEncoder>], prepared: &'a Prepared) -> Vec<TextPart<'a>> {
+/// Returns the text encoders, each with its tokenizer.
+pub(super) fn text_parts<'a, E: TextEncoder>(encoders: &'a mut [E], prepared: &'a Prepared) -> Vec<TextPart<'a>> {
     let pairs = encoders.iter_mut().zip(&prepared.tokenizers);
     pairs.map(|(encoder, tokenizer)| TextPart { encoder: encoder as &mut dyn TextEncoder, tokenizer }).collect()
 }

@@ -5,10 +5,7 @@ use ndarray::{Array3, Axis};
 
 use super::TraceOptions;
 use super::frames::Frame;
-use crate::engine::{
-    Embeddings, Images, LatentDistribution, Schedules, Starter, TextEncoder, TextPart, Traced, VaeDecoder, VaeEncoder,
-    sigma, trace as follow,
-};
+use crate::engine::{Embeddings, Images, Schedules, Starter, Traced, VaeDecoder, VaeEncoder, sigma, trace as follow};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::ImageTask;
 use crate::noise::NoiseKind;
@@ -19,7 +16,7 @@ use crate::recipe::LatentSpace;
 use crate::run::options::VaeTiling;
 use crate::run::prepare::Prepared;
 use crate::run::tiling::TilingDecoder;
-use crate::run::worker::read_image;
+use crate::run::worker::{read_image, text_parts};
 
 /// Makes the image of the only row; returns its frames in order, those of the way forward first.
 ///
@@ -35,9 +32,8 @@ pub fn frames(prepared: &Prepared, options: &TraceOptions) -> Result<Vec<Frame>>
         _ => Vec::new(),
     };
     let plan = plan(vec![task.clone()]);
-    let pairs = networks.text_encoders.iter_mut().zip(&prepared.tokenizers);
-    let texts = pairs.map(|(encoder, tokenizer)| TextPart { encoder: encoder as &mut dyn TextEncoder, tokenizer });
-    let embeddings = Embeddings::new(texts.collect(), recipe, options.job.prompts, &plan);
+    let texts = text_parts(&mut networks.text_encoders, prepared);
+    let embeddings = Embeddings::new(texts, recipe, options.job.prompts, &plan);
     let encoder = networks.vae_encoder.as_mut().map(|encoder| encoder as &mut dyn VaeEncoder);
     let images = Images::new(recipe, encoder, &read_image);
     let mut starter = Starter::new(embeddings, images, recipe, &prepared.scheduler_config, options.job.noise);
@@ -83,14 +79,7 @@ fn forward(
     let is_flow = prepared.scheduler_config.select(&job.scheduler)?.is_flow();
     let mut noise = noise.source(task.seed);
     // Drawn as on the way back: first the encoder's sample of the picture, then what it is noised with.
-    let LatentDistribution { mean, std } = encoder.encode(pixels.view())?;
-    let sample = match std {
-        Some(std) => {
-            let drawn = noise.draw(std.dim());
-            mean + std * drawn
-        }
-        None => mean,
-    };
+    let sample = encoder.encode(pixels.view())?.sample(&mut *noise);
     let latents = recipe.latents.normalized(sample.view());
     let fresh = noise.draw(latents.dim());
     let level = |at: usize| {
