@@ -99,7 +99,14 @@ fn thumbnail(image: &RgbImage) -> RgbImage {
         _ if longer > THUMB => (THUMB, FilterType::Lanczos3),
         _ => (THUMB, FilterType::CatmullRom),
     };
-    let scaled = |side: u32| (u64::from(side) * u64::from(target) / u64::from(longer)).max(1) as u32;
+    scaled(image, target, filter)
+}
+
+/// Returns a picture whose longer side has so many pixels.
+pub(crate) fn scaled(image: &RgbImage, longer_side: u32, filter: FilterType) -> RgbImage {
+    let (width, height) = image.dimensions();
+    let longer = width.max(height).max(1);
+    let scaled = |side: u32| (u64::from(side) * u64::from(longer_side) / u64::from(longer)).max(1) as u32;
     imageops::resize(image, scaled(width), scaled(height), filter)
 }
 

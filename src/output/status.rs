@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -54,6 +54,11 @@ pub struct Status {
     pub updated: u64,
 }
 
+/// Returns the time since 1970, in UTC; nothing on a clock that stands before.
+pub fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
 /// Returns the path of `out`'s status.
 pub fn path(out: &Path) -> PathBuf {
     out.join(STATE_FOLDER).join("status.json")
@@ -64,7 +69,7 @@ pub fn path(out: &Path) -> PathBuf {
 /// # Errors
 /// Kind `Storage`.
 pub fn write(durable: &Durable, out: &Path, status: &Status) -> Result<()> {
-    let updated = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    let updated = since_1970().as_secs();
     let status = Status { updated, ..status.clone() };
     let json = serde_json::to_vec(&status)
         .map_err(|error| Error::new(ErrorKind::Unexpected, "status_json", "cannot encode the status").source(error))?;

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use serde::Serialize;
@@ -17,6 +17,7 @@ use super::progress::{self, Tally};
 use super::summary::Summary;
 use crate::error::Error;
 use crate::job::ImageTask;
+use crate::output::status::since_1970;
 
 /// Lines that may wait for the reader.
 const WAITING: usize = 100_000;
@@ -227,8 +228,7 @@ impl Events {
 }
 
 fn line(event: &Event<'_>) -> String {
-    let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64());
-    let time = (time * 1000.0).round() / 1000.0;
+    let time = (since_1970().as_secs_f64() * 1000.0).round() / 1000.0;
     serde_json::to_string(&Line { event, time }).expect("strings and numbers are valid JSON") + "\n"
 }
 

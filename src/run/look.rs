@@ -114,7 +114,8 @@ fn status_of(out: &Path) -> Result<StatusReport> {
     })
 }
 
-fn no_run(out: &Path) -> Error {
+/// Returns the error that `out` is no output folder.
+pub(super) fn no_run(out: &Path) -> Error {
     let error = Error::new(ErrorKind::Usage, "no_run", "holds no run of nightshift").at(Location::file(out));
     error.hint("give what was `--out` of `nightshift run`")
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
@@ -11,6 +11,7 @@ use super::clock::Clock;
 use super::watch::GpuWatch;
 use crate::engine::Counters;
 use crate::onnx::{Device, gpu_state};
+use crate::output::status::since_1970;
 use crate::remote;
 
 /// Counts of one run, written by the writer, read by whoever shows them.
@@ -61,9 +62,8 @@ impl Tally {
     pub fn made(&self, pictures: u64, bytes: u64) {
         self.done.fetch_add(pictures, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
         if pictures > 0 {
-            self.last_commit.store(now, Ordering::Relaxed);
+            self.last_commit.store(since_1970().as_secs(), Ordering::Relaxed);
         }
     }
 

@@ -4,11 +4,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::progress::Tally;
 use crate::output::RunFolder;
 use crate::output::run_folder::STATE_FOLDER;
+use crate::output::status::since_1970;
 
 /// A moment of a worker. The numbers count from the start of its process.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -27,7 +27,7 @@ pub struct Moment {
 
 /// Adds the moment at hand; `is_first` begins a new start of the worker.
 pub fn append(folder: &RunFolder, tally: &Tally, is_first: bool) {
-    let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64());
+    let time = since_1970().as_secs_f64();
     let count = |number: &std::sync::atomic::AtomicU64| number.load(Ordering::Relaxed);
     let line = format!(
         "{}{time:.1},{},{},{},{}\n",

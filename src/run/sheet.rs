@@ -1,6 +1,7 @@
 //! The contact sheet of a run: one PNG with captioned thumbnails.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fmt::Display;
 use std::path::PathBuf;
 
 use super::catalogue::{Catalogue, Image};
@@ -10,7 +11,7 @@ use crate::output::contact_sheet::{self, SheetItem};
 use crate::output::durable::{Durable, WholeFile};
 use crate::output::packed::read_pictures;
 use crate::output::{RunFolder, png};
-use crate::scheduler;
+use crate::scheduler::a1111_name;
 
 /// Pictures on a sheet, at most.
 const PICTURES: usize = 100;
@@ -79,14 +80,13 @@ fn thumbnail(folder: &RunFolder, path: &str, image: &Image, packed: &HashMap<Str
     };
     let image = image::load_from_memory(&bytes).ok()?.to_rgb8();
     let job = &*task.job;
-    let settings = format!(
-        "{} · {} steps · guidance {} · seed {}",
-        scheduler::a1111_name(&job.scheduler),
-        job.num_inference_steps,
-        job.guidance_scale,
-        task.seed
-    );
-    Some(SheetItem { image, caption: job.prompt.to_string(), small: settings })
+    let small = settings(&job.scheduler, job.num_inference_steps, job.guidance_scale, task.seed);
+    Some(SheetItem { image, caption: job.prompt.to_string(), small })
+}
+
+/// Returns the small line below a picture.
+pub(super) fn settings(scheduler: &str, steps: impl Display, guidance: impl Display, seed: impl Display) -> String {
+    format!("{} · {steps} steps · guidance {guidance} · seed {seed}", a1111_name(scheduler))
 }
 
 /// As many columns as make the page about as wide as it is high.

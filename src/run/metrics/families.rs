@@ -3,7 +3,6 @@
 
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::exposition::{Exposition, Kind, Sample};
 use super::{Board, Shown};
@@ -44,7 +43,7 @@ impl Shown {
         let state = *self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let states = STATES.map(|(of, name)| (vec![("state", name.to_string())], f64::from(u8::from(of == state))));
         text.family(Kind::Gauge, "nightshift_run_state", "1 for the state that the run is in.", states);
-        let started = seconds_since_1970(self.started);
+        let started = self.started.as_secs_f64();
         text.one(Kind::Gauge, "nightshift_start_time_seconds", "When the run began, in seconds since 1970.", started);
     }
 
@@ -169,8 +168,4 @@ fn gpus(text: &mut Exposition, gpus: &[GpuState]) {
 
 fn load(value: &AtomicU64) -> u64 {
     value.load(Ordering::Relaxed)
-}
-
-fn seconds_since_1970(time: SystemTime) -> f64 {
-    time.duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64())
 }

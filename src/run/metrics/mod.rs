@@ -9,7 +9,7 @@ mod server;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 pub use address::MetricsAddress;
 
@@ -17,7 +17,7 @@ use super::progress::Tally;
 use super::summary::Summary;
 use crate::error::{Error, ErrorKind, Location, Result};
 use crate::output::Durable;
-use crate::output::status::RunState;
+use crate::output::status::{RunState, since_1970};
 use server::Server;
 
 /// Where metrics go.
@@ -32,7 +32,8 @@ pub struct MetricsOptions {
 /// The metrics of one run, from before the model is read to after the summary.
 pub struct Metrics {
     shown: Arc<Shown>,
-    server: Option<Server>,
+    /// Serves until the run is over.
+    _server: Option<Server>,
     file: Option<PathBuf>,
     /// Whether it was told that the file cannot be written.
     told: AtomicBool,
@@ -40,8 +41,8 @@ pub struct Metrics {
 
 /// What there is to see.
 struct Shown {
-    /// When the process began its work.
-    started: SystemTime,
+    /// When the process began its work, since 1970.
+    started: Duration,
     state: Mutex<RunState>,
     board: OnceLock<Board>,
     summary: OnceLock<Summary>,
@@ -71,7 +72,7 @@ impl Metrics {
     /// # Errors
     /// Kind `Usage`: the address cannot be listened at, or the file cannot be written.
     pub fn open(options: &MetricsOptions) -> Result<Metrics> {
-        let (state, started) = (Mutex::new(RunState::Starting), SystemTime::now());
+        let (state, started) = (Mutex::new(RunState::Starting), since_1970());
         let shown = Arc::new(Shown { started, state, board: OnceLock::new(), summary: OnceLock::new() });
         let text = shown.clone();
         let serve = |address| Server::start(address, move || text.text());
@@ -79,7 +80,7 @@ impl Metrics {
         if let Some(server) = &server {
             tracing::info!("metrics at http://{}/metrics", server.address());
         }
-        let metrics = Metrics { shown, server, file: options.file.clone(), told: AtomicBool::new(false) };
+        let metrics = Metrics { shown, _server: server, file: options.file.clone(), told: AtomicBool::new(false) };
         metrics.try_write().map_err(|(path, error)| {
             Error::new(ErrorKind::Usage, "metrics_file", format!("cannot write metrics here: {}", error.message()))
                 .at(Location::file(path))
@@ -113,11 +114,6 @@ impl Metrics {
             Err(_) => self.set(RunState::Failed),
         }
         self.write();
-    }
-
-    /// Returns where they are served.
-    pub fn address(&self) -> Option<std::net::SocketAddr> {
-        self.server.as_ref().map(Server::address)
     }
 
     fn set(&self, state: RunState) {

@@ -15,19 +15,20 @@ mod thumbnails;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::bucket::refuse_bucket;
+use super::look::no_run;
 use super::progress_log::{self, Moment};
-use crate::error::{Error, ErrorKind, Location, Result};
+use crate::error::Result;
 use crate::journal;
 use crate::output::RunFingerprint;
 use crate::output::durable::{Durable, WholeFile};
 use crate::output::layout::Format;
 use crate::output::run_folder;
+use crate::output::status::since_1970;
 use listing::Listing;
 use pictures::Pictures;
 
@@ -71,7 +72,7 @@ pub struct Reported {
 pub fn report_page(options: &ReportOptions) -> Result<Reported> {
     refuse_bucket(&options.out, "report")?;
     let out = &options.out;
-    let run = run_folder::read_run(out)?.ok_or_else(|| no_run_file(out))?;
+    let run = run_folder::read_run(out)?.ok_or_else(|| no_run(out))?;
     let page = options.page.clone().map_or_else(|| Ok(places::beside(out)), |page| places::outside(out, &page))?;
     let sheets = options.contact_sheets.as_ref().map(|folder| places::outside(out, folder)).transpose()?;
     let format = Format::named(&run.format).unwrap_or_default();
@@ -105,7 +106,7 @@ fn data(
         "manifests": run.manifests.iter().map(|manifest| &manifest.path).collect::<Vec<_>>(),
         "total": status.last.as_ref().map(|last| last.total),
         "live": status.live,
-        "written": SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()),
+        "written": since_1970().as_secs(),
         "base": base,
         "rows": listing.table.len(),
         "columns": listing.table.columns(),
@@ -132,11 +133,6 @@ pub(super) fn in_script(data: &Value) -> String {
 
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
-}
-
-fn no_run_file(out: &Path) -> Error {
-    let error = Error::new(ErrorKind::Usage, "no_run", "holds no run of nightshift").at(Location::file(out));
-    error.hint("give the folder that was `--out` of `nightshift run`")
 }
 
 impl fmt::Display for Reported {

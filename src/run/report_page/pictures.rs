@@ -8,6 +8,7 @@ use image::imageops::FilterType;
 use rayon::prelude::*;
 
 use crate::journal::{DoneImage, State};
+use crate::output::contact_sheet::scaled;
 use crate::output::layout::Format;
 use crate::output::packed::read_pictures;
 use crate::output::run_folder::spool_folder;
@@ -106,10 +107,6 @@ pub fn of_image(out: &Path, image: &DoneImage) -> Option<Vec<u8>> {
 /// Returns a picture whose longer side is at most `most` pixels.
 pub fn shrunk(bytes: &[u8], most: u32) -> Option<RgbImage> {
     let image = image::load_from_memory(bytes).ok()?.to_rgb8();
-    let longer = image.width().max(image.height()).max(1);
-    if longer <= most {
-        return Some(image);
-    }
-    let side = |side: u32| (u64::from(side) * u64::from(most) / u64::from(longer)).max(1) as u32;
-    Some(image::imageops::resize(&image, side(image.width()), side(image.height()), FilterType::Lanczos3))
+    let fits = image.width().max(image.height()) <= most;
+    Some(if fits { image } else { scaled(&image, most, FilterType::Lanczos3) })
 }

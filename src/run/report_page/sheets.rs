@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::output::contact_sheet::{self, SheetItem};
 use crate::output::durable::{Durable, WholeFile};
 use crate::output::png;
-use crate::scheduler;
+use crate::run::sheet::settings;
 
 /// Pictures on a sheet, at most.
 const PICTURES: usize = 100;
@@ -57,13 +57,8 @@ fn sheet(pictures: Pictures<'_>, listing: &Listing, entries: &[Entry<'_>]) -> Re
     let item = |(row, _, key): &Entry<'_>| {
         let cell = |name| listing.table.get(*row, name).unwrap_or_default();
         let caption = if cell("text").is_empty() { key.to_string() } else { cell("text").to_string() };
-        let small = format!(
-            "{} · {} steps · guidance {} · seed {}",
-            scheduler::a1111_name(cell("scheduler")),
-            cell("num_inference_steps"),
-            cell("guidance_scale"),
-            cell("seed")
-        );
+        let (steps, guidance) = (cell("num_inference_steps"), cell("guidance_scale"));
+        let small = settings(cell("scheduler"), steps, guidance, cell("seed"));
         Some(SheetItem { image: images.remove(row)?, caption, small })
     };
     let items: Vec<SheetItem> = entries.iter().filter_map(item).collect();

@@ -6,6 +6,7 @@ use webp::{AnimEncoder, AnimFrame, WebPConfig};
 
 use super::frames::Frame;
 use crate::error::{Error, ErrorKind, Result};
+use crate::output::contact_sheet::scaled;
 use crate::output::lettering::PAPER;
 
 /// Pixels of a picture's longer side, at most.
@@ -48,9 +49,8 @@ fn pair(frame: &Frame) -> RgbImage {
 /// Returns small pictures enlarged by a whole factor, dot by dot, and large ones made smaller.
 fn enlarged(image: &RgbImage) -> RgbImage {
     let longer = image.width().max(image.height()).max(1);
-    let scaled = |side: u32| (u64::from(side) * u64::from(SIDE) / u64::from(longer)).max(1) as u32;
     match SIDE / longer {
-        0 => imageops::resize(image, scaled(image.width()), scaled(image.height()), FilterType::Lanczos3),
-        factor => imageops::resize(image, factor * image.width(), factor * image.height(), FilterType::Nearest),
+        0 => scaled(image, SIDE, FilterType::Lanczos3),
+        factor => scaled(image, factor * longer, FilterType::Nearest),
     }
 }

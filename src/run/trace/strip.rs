@@ -7,7 +7,7 @@ use image::{Rgb, RgbImage};
 use super::chart::{self, Line};
 use super::frames::{Frame, Phase, level, short};
 use crate::error::Result;
-use crate::output::contact_sheet::frame as outline;
+use crate::output::contact_sheet::{self, frame as outline};
 use crate::output::lettering::{CAPTION, FAINT_INK, INK, PAPER, SMALL, Typeface};
 use crate::output::png;
 
@@ -140,9 +140,8 @@ fn chosen<'f>(frames: &[&'f Frame], count: usize) -> Vec<&'f Frame> {
 /// Returns a picture of the strip's size: small ones enlarged dot by dot where that comes out even.
 fn scaled(image: &RgbImage) -> RgbImage {
     let longer = image.width().max(image.height()).max(1);
-    let side = |side: u32| (u64::from(side) * u64::from(SIDE) / u64::from(longer)).max(1) as u32;
     let filter = if SIDE.is_multiple_of(longer) { FilterType::Nearest } else { FilterType::Lanczos3 };
-    imageops::resize(image, side(image.width()), side(image.height()), filter)
+    contact_sheet::scaled(image, SIDE, filter)
 }
 
 #[cfg(test)]
