@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use image::RgbImage;
-use nightshift::pixels::{masked, nearest, picture_size, preprocess_image, preprocess_mask, read_rgb, resize_lanczos};
+use nightshift::pixels::{Filter, masked, nearest, picture_size, preprocess_image, preprocess_mask, read_rgb, resize};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -100,9 +100,9 @@ fn every_kind_of_jpeg_is_read_as_pillow_reads_it() {
 #[test]
 fn lanczos_is_pillows() {
     let (noise, goldens) = (picture("noise.png"), goldens());
-    assert_eq!(hex(&resize_lanczos(&noise, 4, 6)), goldens.small);
+    assert_eq!(hex(&resize(&noise, 4, 6, Filter::Lanczos)), goldens.small);
     for Resized { size: (width, height), crc } in goldens.resized {
-        assert_eq!(crc32fast::hash(resize_lanczos(&noise, width, height).as_raw()), crc, "{width} × {height}");
+        assert_eq!(crc32fast::hash(resize(&noise, width, height, Filter::Lanczos).as_raw()), crc, "{width} × {height}");
     }
 }
 

@@ -4,7 +4,7 @@
 use image::{Rgb, RgbImage};
 use ndarray::{Array2, Array3, ArrayView2};
 
-use super::resample::resize_lanczos;
+use super::resample::{Filter, resize};
 
 /// Returns `image` `[3, height, width]` f32 in [-1, 1]: resized by Lanczos (`resize_mode="default"`: the sides' ratio is not
 /// kept), divided by 255, times 2, less 1.
@@ -12,7 +12,7 @@ use super::resample::resize_lanczos;
 /// # Panics
 /// `width` or `height` is 0.
 pub fn preprocess_image(image: &RgbImage, width: u32, height: u32) -> Array3<f32> {
-    let image = resize_lanczos(image, width, height);
+    let image = resize(image, width, height, Filter::Lanczos);
     Array3::from_shape_fn((3, height as usize, width as usize), |(channel, y, x)| {
         2.0 * (f32::from(image.get_pixel(x as u32, y as u32).0[channel]) / 255.0) - 1.0
     })
@@ -24,7 +24,7 @@ pub fn preprocess_image(image: &RgbImage, width: u32, height: u32) -> Array3<f32
 /// # Panics
 /// `width` or `height` is 0.
 pub fn preprocess_mask(image: &RgbImage, width: u32, height: u32) -> Array2<f32> {
-    let image = resize_lanczos(image, width, height);
+    let image = resize(image, width, height, Filter::Lanczos);
     Array2::from_shape_fn((height as usize, width as usize), |(y, x)| {
         let gray = f32::from(luma(*image.get_pixel(x as u32, y as u32))) / 255.0;
         if gray < 0.5 { 0.0 } else { 1.0 }
