@@ -98,6 +98,7 @@ impl Bench {
                 unet,
                 vae: vae_decoder,
                 fine_vae: None,
+                gate: None,
                 latents: &recipe.latents,
                 settings: Settings { lanes: LANES, pixels: None, vae_batch: 4 },
                 counters: &counters,

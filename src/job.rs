@@ -223,7 +223,7 @@ pub struct ImageTask {
     pub index: u32,
     /// Position among all images of the run in manifest order; decides the folder of the file.
     pub ordinal: u64,
-    /// Seed of the image's own noise.
+    /// Seed of the image's own noise: as asked for, or that of a picture that was made again because of its score.
     pub seed: u64,
 }
 
@@ -237,6 +237,12 @@ impl ImageTask {
         ImageTask { job, index, ordinal, seed }
     }
 
+    /// Returns the same image for its `retry`-th picture beyond the first, which has another seed; 0 gives the image itself.
+    pub fn retried(&self, retry: u32) -> Self {
+        let seed = if retry == 0 { self.seed } else { retry_seed(self.seed, retry) };
+        ImageTask { seed, ..self.clone() }
+    }
+
     /// Returns the unique name of the image.
     pub fn key(&self) -> String {
         self.job.image_key(self.index)
@@ -246,7 +252,8 @@ impl ImageTask {
     /// key does not count, so that a row without id and seed is known again where it has merely moved.
     pub fn row_hash(&self) -> [u8; 16] {
         let job = &*self.job;
-        let seed = job.seed.map(|_| self.seed);
+        // As asked for: a picture that was made again has another.
+        let seed = job.seed.map(|seed| seed.wrapping_add(u64::from(self.index)));
         let parts = (
             (&*job.prompt, &*job.negative_prompt, seed, &*job.scheduler, job.num_inference_steps),
             (job.guidance_scale, job.rare().guidance_rescale, job.rare().eta, job.width, job.height),
@@ -265,6 +272,20 @@ fn derive_seed(run_seed: u64, key: &str) -> u64 {
     hasher.update(b"nightshift seed v1");
     hasher.update(&run_seed.to_le_bytes());
     hasher.update(key.as_bytes());
+    first_32_bits(&hasher)
+}
+
+/// Returns the seed of an image's `retry`-th picture beyond the first, from the seed of the first alone: images that are equal
+/// stay equal.
+fn retry_seed(seed: u64, retry: u32) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"nightshift retry v1");
+    hasher.update(&seed.to_le_bytes());
+    hasher.update(&retry.to_le_bytes());
+    first_32_bits(&hasher)
+}
+
+fn first_32_bits(hasher: &blake3::Hasher) -> u64 {
     let bytes = hasher.finalize();
     let first: [u8; 4] = bytes.as_bytes()[..4].try_into().expect("four bytes of a 32-byte hash");
     u64::from(u32::from_le_bytes(first))
@@ -340,6 +361,15 @@ mod tests {
         assert_eq!(first, ImageTask::new(one.clone(), 0, 99, 1).seed, "not from the position");
         assert_ne!(first, ImageTask::new(one.clone(), 1, 0, 1).seed);
         assert_ne!(first, ImageTask::new(one, 0, 0, 2).seed);
+    }
+
+    #[test]
+    fn a_retry_is_the_same_image_with_another_seed() {
+        let task = ImageTask::new(Arc::new(job(7)), 0, 0, 0);
+        let [first, second] = [1, 2].map(|retry| task.retried(retry));
+        assert_eq!((task.retried(0), first.row_hash(), first.key()), (task.clone(), task.row_hash(), task.key()));
+        assert!(first.seed != task.seed && first.seed != second.seed && first.seed <= u64::from(u32::MAX));
+        assert_eq!(task.retried(1).seed, first.seed);
     }
 
     #[test]

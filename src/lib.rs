@@ -21,4 +21,5 @@ pub mod recipe;
 pub mod remote;
 pub mod run;
 pub mod scheduler;
+pub mod score;
 pub mod template;

@@ -96,6 +96,7 @@ fn device(
         unet: &mut Mortal { network: &mut networks.unet as &mut dyn Unet, left: unets },
         vae: &mut Mortal { network: &mut networks.vae_decoder as &mut dyn VaeDecoder, left: vaes },
         fine_vae: None,
+        gate: None,
         latents: &spec.recipe.latents,
         settings: Settings { lanes: 4, pixels: None, vae_batch: 2 },
         counters: &Counters::default(),

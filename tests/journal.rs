@@ -18,6 +18,7 @@ fn done(number: u32) -> Record {
         blake3: Digest([number as u8; 32]),
         seed: u64::MAX - u64::from(number),
         suspect: false,
+        scored: None,
         spool: None,
     })
 }

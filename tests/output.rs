@@ -43,13 +43,16 @@ fn fingerprint() -> RunFingerprint {
         shard_size: 1000,
         image_format: "png".into(),
         image_quality: None,
+        scorer_hash: None,
+        min_clip_score: None,
+        retries: None,
         manifests: vec![ManifestPrint { path: "jobs/a.csv".into(), hash: "ff".into(), rows: 3 }],
     }
 }
 
 fn provenance() -> Provenance {
     let (model, model_hash) = ("tiny-shapes".into(), "0123456789abcdef".into());
-    Provenance { model, model_hash, version: "0.1.0".into(), noise: "torch-cpu".into() }
+    Provenance { model, model_hash, version: "0.1.0".into(), noise: "torch-cpu".into(), scorer_hash: None }
 }
 
 fn task(row: u64, prompt: &str) -> ImageTask {
@@ -89,7 +92,7 @@ fn small_folder(out: &Path) {
         let file_name = format!("images/00000/{}.png", task.key());
         durable.commit(&[WholeFile { path: out.join(&file_name), bytes: &bytes }]).unwrap();
         let blake3 = blake3::hash(&bytes).to_hex().to_string();
-        MetadataRow { task, file_name, bytes: bytes.len() as u64, blake3, suspect: number == 3 }
+        MetadataRow { task, file_name, bytes: bytes.len() as u64, blake3, suspect: number == 3, scored: None }
     };
     let rows: Vec<_> = PROMPTS.iter().enumerate().map(row).collect();
     let bytes = metadata::encode(&provenance(), &["label".into()], &rows).unwrap();
@@ -153,7 +156,7 @@ fn metadata_keeps_types_and_every_text_as_it_is() {
 #[test]
 fn metadata_refuses_two_columns_of_one_name() {
     let (task, file_name) = (task(0, "x"), "images/00000/0.png".to_string());
-    let row = MetadataRow { task, file_name, bytes: 1, blake3: String::new(), suspect: false };
+    let row = MetadataRow { task, file_name, bytes: 1, blake3: String::new(), suspect: false, scored: None };
     let error = metadata::encode(&provenance(), &["seed".into()], &[row]).unwrap_err();
     assert!(error.message().contains("`seed`"));
 }

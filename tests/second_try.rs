@@ -5,13 +5,13 @@ mod support;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use image::RgbImage;
 use ndarray::{Array4, ArrayView4, Axis};
 use nightshift::engine::{
-    Counters, Embeddings, Engine, Images, Outcome, Pace, PromptStyle, Settings, Starter, TextEncoder, TextPart,
-    TimestepInput, Unet, UnetInputs, VaeDecoder,
+    Counters, Embeddings, Engine, Gate, Images, Outcome, Pace, PromptStyle, Scorer, Settings, Starter, TextEncoder,
+    TextPart, TimestepInput, Unet, UnetInputs, VaeDecoder,
 };
 use nightshift::error::{Error, ErrorKind, Result};
 use nightshift::model::ModelSpec;
@@ -19,6 +19,7 @@ use nightshift::noise::NoiseKind;
 use nightshift::onnx::{Networks, SessionOptions};
 use nightshift::plan::{plan, tasks};
 use nightshift::scheduler::SchedulerConfig;
+use nightshift::score::{Demand, Scored};
 use support::{fixtures, runtime, star};
 
 /// Whether a call is spoilt.
@@ -84,11 +85,30 @@ impl VaeDecoder for Absent {
 struct Made {
     pictures: BTreeMap<u64, RgbImage>,
     failed: BTreeMap<u64, &'static str>,
+    scored: BTreeMap<u64, Scored>,
     repeated: u64,
 }
 
+/// Pictures that were scored, by the only test that scores.
+static SCORED: AtomicUsize = AtomicUsize::new(0);
+
+/// Likes no picture.
+struct Stern;
+
+impl Scorer for Stern {
+    fn cosine(&mut self, _: &RgbImage, _: &str) -> Result<f64> {
+        SCORED.fetch_add(1, Ordering::SeqCst);
+        Ok(0.1)
+    }
+}
+
 /// Makes 24 pictures of three sizes with networks that spoil some calls.
-fn make(unet: Spoilt, vae: Spoilt, mut fine: Option<Absent>) -> Made {
+fn make(unet: Spoilt, vae: Spoilt, fine: Option<Absent>) -> Made {
+    make_good(unet, vae, fine, None)
+}
+
+/// Does so until each has passed the gate.
+fn make_good(unet: Spoilt, vae: Spoilt, mut fine: Option<Absent>, demand: Option<Demand>) -> Made {
     let spec = ModelSpec::open(fixtures().join("null")).expect("a model");
     let config = SchedulerConfig::from_json(&spec.scheduler_config).expect("a config");
     let mut networks = Networks::load(&runtime(), &spec, &SessionOptions::default(), false).expect("networks");
@@ -101,11 +121,13 @@ fn make(unet: Spoilt, vae: Spoilt, mut fine: Option<Absent>) -> Made {
     let read = |_: &Path| -> Result<RgbImage> { unreachable!("no row names a picture") };
     let images = Images::new(&spec.recipe, None, &read);
     let counters = Counters::default();
+    let mut stern = Stern;
     let engine = Engine {
         starter: Starter::new(embeddings, images, &spec.recipe, &config, NoiseKind::TorchCpu),
         unet: &mut Flaky::new(&mut networks.unet as &mut dyn Unet, unet),
         vae: &mut Flaky::new(&mut networks.vae_decoder as &mut dyn VaeDecoder, vae),
         fine_vae: fine.as_mut().map(|vae| vae as &mut dyn VaeDecoder),
+        gate: demand.map(|demand| Gate::new(&mut stern, demand)),
         latents: &spec.recipe.latents,
         settings: Settings { lanes: 4, pixels: None, vae_batch: 4 },
         counters: &counters,
@@ -118,6 +140,7 @@ fn make(unet: Spoilt, vae: Spoilt, mut fine: Option<Absent>) -> Made {
     for outcome in outcomes {
         match outcome {
             Outcome::Done(generated) => {
+                made.scored.extend(generated.scored.map(|scored| (generated.task.ordinal, scored)));
                 let twice = made.pictures.insert(generated.task.ordinal, generated.image);
                 assert!(twice.is_none(), "{} comes twice", generated.task.key());
             }
@@ -161,4 +184,19 @@ fn a_finer_decoder_that_does_not_work_is_no_worse_than_none() {
     let healthy = make(NEVER, NEVER, None);
     let made = make(NEVER, |call| call == 1, Some(Absent));
     assert!(made.failed.is_empty() && made.pictures == healthy.pictures && made.repeated == 1);
+}
+
+#[test]
+fn an_image_that_cannot_be_made_again_keeps_the_picture_that_it_has() {
+    let healthy = make(NEVER, NEVER, None);
+    let demand = Demand { min: Some("50".parse().expect("a score")), retries: 2 };
+    // The UNet falls ill when each image has its first picture.
+    let made = make_good(|_| SCORED.load(Ordering::SeqCst) >= 24, NEVER, None, Some(demand));
+    assert_eq!((made.failed.len(), made.pictures.len(), made.scored.len()), (0, 24, 24));
+    assert!(made.scored.values().all(|scored| scored.is_low && scored.clip_score.value() == 10.0));
+    let cut_short: Vec<_> =
+        made.scored.iter().filter(|(_, scored)| scored.retries < 2).map(|(ordinal, _)| ordinal).collect();
+    assert!(!cut_short.is_empty() && made.repeated > 0, "some had no further picture");
+    // Of equals the first is kept.
+    assert!(made.pictures == healthy.pictures);
 }

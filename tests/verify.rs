@@ -228,7 +228,17 @@ fn a_million_files_are_looked_at_in_seconds() {
             let key = format!("{number:09}");
             let file_name = format!("images/{thousand:05}/{key}.png");
             fs::write(folder.out().join(&file_name), "x").unwrap();
-            Record::Done(Done { key, row_hash, file_name, bytes: 1, blake3, seed: 1, suspect: false, spool: None })
+            Record::Done(Done {
+                key,
+                row_hash,
+                file_name,
+                bytes: 1,
+                blake3,
+                seed: 1,
+                suspect: false,
+                scored: None,
+                spool: None,
+            })
         };
         journal.append(&(thousand * 1000..(thousand + 1) * 1000).map(done).collect::<Vec<_>>()).unwrap();
     }

@@ -18,8 +18,9 @@ use crate::run::logging::LogFormat;
 use crate::run::metrics::{MetricsAddress, MetricsOptions};
 use crate::run::{
     DefaultFlags, EngineOptions, ExpandOptions, JobOptions, Lanes, MaxFailed, ReportOptions, RunOptions,
-    ScheduleOptions, Share, TraceOptions, VaeTiling, address, default_spool,
+    ScheduleOptions, ScorerOptions, Share, TraceOptions, VaeTiling, address, default_spool,
 };
+use crate::score::{ClipScore, Demand};
 use crate::template::Mode;
 
 /// Turns manifests of prompts into folders of images, overnight, with exported ONNX graphs of latent diffusion models.
@@ -267,6 +268,9 @@ pub struct RunArgs {
     /// Whose kernels compute on a processor: our own where they are faster, or ONNX Runtime's alone; pictures differ by rounding
     #[arg(long, default_value = "own", value_enum, env = "NIGHTSHIFT_KERNELS")]
     pub kernels: Kernels,
+    /// The quality gate.
+    #[command(flatten)]
+    pub quality: ScorerArgs,
     /// How images are kept: folders of pictures with Parquet metadata, tars, or Parquet files with the pictures inside
     #[arg(long, default_value = "imagefolder", value_enum, env = "NIGHTSHIFT_FORMAT")]
     pub format: Format,
@@ -348,6 +352,29 @@ impl BucketArgs {
         let spool = self.spool.map_or_else(|| default_spool(&url), Ok)?;
         let BucketArgs { spool_limit, upload_timeout, .. } = self;
         Ok((spool, Some(BucketOptions { url, spool_limit, upload_timeout })))
+    }
+}
+
+/// Flags of the quality gate.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Quality gate")]
+pub struct ScorerArgs {
+    /// Score each picture against its prompt with this CLIP model: a folder with ONNX graphs, tokenizer and
+    /// preprocessor_config.json; `clip_score` is in the metadata then
+    #[arg(long, value_name = "DIR", env = "NIGHTSHIFT_SCORER")]
+    pub scorer: Option<PathBuf>,
+    /// Make pictures of a lower score (0 to 100) again, with other seeds; the best is kept where none reaches it
+    #[arg(long, value_name = "SCORE", requires = "scorer", env = "NIGHTSHIFT_MIN_CLIP_SCORE")]
+    pub min_clip_score: Option<ClipScore>,
+    /// How many more pictures are made of an image for that, at most
+    #[arg(long, value_name = "N", requires = "min_clip_score", default_value_t = 3, value_parser = clap::value_parser!(u32).range(0..=1000), env = "NIGHTSHIFT_RETRIES")]
+    pub retries: u32,
+}
+
+impl ScorerArgs {
+    fn into_options(self) -> Option<ScorerOptions> {
+        let demand = Demand { min: self.min_clip_score, retries: self.retries };
+        self.scorer.map(|dir| ScorerOptions { dir, demand })
     }
 }
 
@@ -755,6 +782,7 @@ impl RunArgs {
             ort_lib: self.ort_lib,
             vae_tiling: self.vae_tiling,
             kernels: self.kernels,
+            scorer: self.quality.into_options(),
             contact_sheet: self.contact_sheet,
             format: self.format,
             image_format: ImageFormat::new(self.image_format, self.image_quality),

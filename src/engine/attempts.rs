@@ -1,4 +1,5 @@
-//! Images that came out as no numbers are made once more; who fails twice has failed.
+//! Images that came out as no numbers are made once more; who fails twice has failed. Those whose picture is not good enough
+//! are made again with other seeds, as often as the gate says.
 //!
 //! A flipped bit, or a sick neighbour in a graph that mixes its entries, does not come again; an image that is itself
 //! too much for its model does.
@@ -26,13 +27,16 @@ pub(super) struct Attempts<'a> {
 
 struct Attempt<'a> {
     task: &'a ImageTask,
+    /// Whether the picture under way came out as no numbers before.
     is_second: bool,
+    /// How many pictures were made before it, that were not good enough.
+    retry: u32,
 }
 
 impl<'a> Attempts<'a> {
     /// Notes that an image is under way for the first time.
     pub(super) fn begin(&mut self, task: &'a ImageTask) {
-        self.under_way.insert(task.ordinal, Attempt { task, is_second: false });
+        self.under_way.insert(task.ordinal, Attempt { task, is_second: false, retry: 0 });
     }
 
     /// Notes that it is known what became of an image; returns whether that is news.
@@ -59,6 +63,20 @@ impl<'a> Attempts<'a> {
         }
     }
 
+    /// Notes that an image is to be made again with another seed.
+    pub(super) fn retry(&mut self, task: &ImageTask) {
+        if let Some(attempt) = self.under_way.get_mut(&task.ordinal) {
+            attempt.retry += 1;
+            attempt.is_second = false;
+            self.again.push(attempt.task);
+        }
+    }
+
+    /// Returns whether there is a picture of this image already, although not a good one.
+    pub(super) fn has_picture(&self, task: &ImageTask) -> bool {
+        self.under_way.get(&task.ordinal).is_some_and(|attempt| attempt.retry > 0)
+    }
+
     /// Returns whether an image is under way that has not yet come back.
     pub(super) fn any_under_way(&self) -> bool {
         self.under_way.len() > self.again.len()
@@ -69,10 +87,11 @@ impl<'a> Attempts<'a> {
         self.again.last().map(|task| (task.job.width, task.job.height))
     }
 
-    /// Takes an image of this size in pixels that is to be made once more.
-    pub(super) fn take(&mut self, size: (u32, u32)) -> Option<&'a ImageTask> {
+    /// Takes an image of this size in pixels that is to be made once more, and how many of its pictures were not good enough.
+    pub(super) fn take(&mut self, size: (u32, u32)) -> Option<(&'a ImageTask, u32)> {
         let found = self.again.iter().position(|task| (task.job.width, task.job.height) == size)?;
-        Some(self.again.swap_remove(found))
+        let task = self.again.swap_remove(found);
+        Some((task, self.under_way.get(&task.ordinal).map_or(0, |attempt| attempt.retry)))
     }
 }
 
@@ -105,12 +124,27 @@ mod tests {
         assert!(attempts.spoilt(&task, Spoilt::Latents).is_none());
         assert!(!attempts.any_under_way());
         assert_eq!((attempts.size_to_repeat(), attempts.take((1, 1))), (Some(size), None));
-        assert_eq!(attempts.take(size), Some(&task));
+        assert_eq!(attempts.take(size), Some((&task, 0)));
         assert!(attempts.any_under_way() && attempts.size_to_repeat().is_none());
         let error = attempts.spoilt(&task, Spoilt::Picture).expect("it fails for good");
         assert_eq!((error.code(), error.kind()), ("not_a_number", ErrorKind::Row));
         assert_eq!(attempts.unsettled(), [&task]);
         assert!(attempts.settle(&task) && !attempts.settle(&task));
         assert!(!attempts.any_under_way());
+    }
+
+    #[test]
+    fn a_retry_has_two_tries_of_its_own() {
+        let task = ImageTask::new(Arc::new(job(3)), 0, 3, 0);
+        let size = (task.job.width, task.job.height);
+        let mut attempts = Attempts::default();
+        attempts.begin(&task);
+        assert!(attempts.spoilt(&task, Spoilt::Latents).is_none() && !attempts.has_picture(&task));
+        assert_eq!(attempts.take(size), Some((&task, 0)));
+        attempts.retry(&task);
+        assert_eq!(attempts.take(size), Some((&task, 1)));
+        assert!(attempts.spoilt(&task, Spoilt::Latents).is_none() && attempts.has_picture(&task));
+        assert_eq!(attempts.take(size), Some((&task, 1)), "the same seed once more");
+        assert!(attempts.spoilt(&task, Spoilt::Latents).is_some());
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::attempts::{Attempts, Spoilt};
-use super::decode::{Decoded, Denoised};
+use super::decode::{Decoded, ToDecoder};
 use super::limits::{Network, Size};
 use super::member::Member;
 use super::networks::Unet;
@@ -37,7 +37,7 @@ pub(super) struct Denoiser<'s, 'a> {
     /// Images that have.
     pub(super) attempts: Attempts<'a>,
     /// Latents go to the decoder …
-    pub(super) to_decoder: Sender<Denoised>,
+    pub(super) to_decoder: Sender<ToDecoder>,
     /// … which says of each whether a picture came of it.
     pub(super) decoded: Receiver<Decoded>,
     pub(super) outcomes: &'s Sender<Outcome>,
@@ -111,8 +111,8 @@ impl<'a> Denoiser<'_, 'a> {
     /// Starts an image that is to be made once more, or else the next one, which it adds to `entered`; `None` if there is
     /// none.
     fn start(&mut self, size: Size, entered: &mut Vec<ImageTask>) -> Option<Result<Member, (ImageTask, Error)>> {
-        if let Some(task) = self.attempts.take(size) {
-            return Some(self.starter.start(task));
+        if let Some((task, retry)) = self.attempts.take(size) {
+            return Some(self.starter.start(task, retry));
         }
         if self.waiting.is_empty() {
             self.waiting.extend(self.work.take(size));
@@ -121,19 +121,23 @@ impl<'a> Denoiser<'_, 'a> {
         let task = self.waiting.pop_front()?;
         self.attempts.begin(task);
         entered.push(task.clone());
-        Some(self.starter.start(task))
+        Some(self.starter.start(task, 0))
     }
 
     /// Passes an image on that has left the pool.
     fn see_off(&mut self, departure: Departure) -> Result<()> {
         match departure {
-            Departure::Denoised(task, latents) => match self.to_decoder.send((task, latents)) {
-                Ok(()) => Ok(()),
-                // The decoder is gone: it has said why, or nobody takes its pictures.
-                Err(_) => self.hear().and(Err(Ended::Stopped)),
-            },
+            Departure::Denoised(task, latents) => self.hand_over(ToDecoder::Latents((task, latents))),
             Departure::NotANumber(task) => self.spoilt(task, Spoilt::Latents),
             Departure::Failed(task, error) => self.fail(task, error),
+        }
+    }
+
+    fn hand_over(&mut self, image: ToDecoder) -> Result<()> {
+        match self.to_decoder.send(image) {
+            Ok(()) => Ok(()),
+            // The decoder is gone: it has said why, or nobody takes its pictures.
+            Err(_) => self.hear().and(Err(Ended::Stopped)),
         }
     }
 
@@ -149,6 +153,7 @@ impl<'a> Denoiser<'_, 'a> {
         match decoded {
             Decoded::Settled(task) => self.settle(&task),
             Decoded::NotANumber(task) => self.spoilt(task, Spoilt::Picture)?,
+            Decoded::TooLow(task) => self.retry(&task),
             Decoded::Lost(error) => return Err(Ended::Lost(error)),
         }
         Ok(())
@@ -163,10 +168,20 @@ impl<'a> Denoiser<'_, 'a> {
         Ok(())
     }
 
-    /// Tells that an image cannot be made, unless that is the device's fault.
+    fn retry(&mut self, task: &ImageTask) {
+        tracing::debug!("{}: not good enough, made again with another seed", task.key());
+        self.counters.retried.fetch_add(1, Ordering::Relaxed);
+        self.attempts.retry(task);
+    }
+
+    /// Tells that an image cannot be made, unless that is the device's fault. Where only a better picture than the one that is
+    /// there cannot be made, the decoder has that.
     fn fail(&mut self, task: ImageTask, error: Error) -> Result<()> {
         if error.kind() == ErrorKind::GpuLost {
             return Err(Ended::Lost(error));
+        }
+        if self.attempts.has_picture(&task) {
+            return self.hand_over(ToDecoder::Failed(task, error));
         }
         self.settle(&task);
         // Whoever no longer listens will not take the next latents either, which ends the loop.

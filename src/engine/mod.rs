@@ -6,6 +6,7 @@ mod calls;
 mod decode;
 mod denoise;
 mod embeddings;
+mod gate;
 mod images;
 mod limit;
 mod limits;
@@ -27,11 +28,14 @@ use crossbeam_channel::{Sender, bounded, unbounded};
 use image::RgbImage;
 
 pub use embeddings::{Embeddings, PromptStyle, TextPart};
+pub use gate::Gate;
 pub use images::{Images, ReadImage};
 pub use limit::CallLimit;
 pub use limits::{Limits, Network, Size};
 pub use member::{Kept, Lane, Member, TextEmbeds};
-pub use networks::{Encoded, LatentDistribution, TextEncoder, TimestepInput, Unet, UnetInputs, VaeDecoder, VaeEncoder};
+pub use networks::{
+    Encoded, LatentDistribution, Scorer, TextEncoder, TimestepInput, Unet, UnetInputs, VaeDecoder, VaeEncoder,
+};
 pub use pool::{Departure, LanePool, Step};
 pub use probe::{UnetEntry, probe_unet, probe_vae, time_unet};
 pub use schedules::Schedules;
@@ -46,25 +50,28 @@ use crate::job::ImageTask;
 use crate::pixels::{ONE_COLOUR, luma_std};
 use crate::plan::Plan;
 use crate::recipe::LatentSpace;
+use crate::score::Scored;
 use attempts::Attempts;
 use decode::Decoder;
 use denoise::{Denoiser, Ended};
 
 /// A finished picture.
 pub struct Generated {
-    /// What was asked for.
+    /// What was asked for, with the seed that the picture was made with.
     pub task: ImageTask,
     /// The pixels.
     pub image: RgbImage,
     /// Standard deviation of the picture's luma, as [`luma_std`] gives it.
     pub luma_std: f32,
+    /// What the scorer says of it, where there is one.
+    pub scored: Option<Scored>,
 }
 
 impl Generated {
-    /// Returns the picture of `task`.
+    /// Returns the picture of `task`, not scored.
     pub fn new(task: ImageTask, image: RgbImage) -> Self {
         let luma_std = luma_std(&image);
-        Generated { task, image, luma_std }
+        Generated { task, image, luma_std, scored: None }
     }
 
     /// Returns whether the picture is all but of one colour: such a picture is kept, but somebody should look at it.
@@ -92,8 +99,9 @@ impl Outcome {
     /// Returns the same for `task`, whose pixels are the same.
     pub fn for_task(&self, task: ImageTask) -> Outcome {
         match self {
-            Outcome::Done(Generated { image, luma_std, .. }) => {
-                Outcome::Done(Generated { task, image: image.clone(), luma_std: *luma_std })
+            Outcome::Done(Generated { task: made, image, luma_std, scored }) => {
+                let task = ImageTask { seed: made.seed, ..task };
+                Outcome::Done(Generated { task, image: image.clone(), luma_std: *luma_std, scored: *scored })
             }
             Outcome::Failed(_, error) => Outcome::Failed(task, error.again()),
         }
@@ -142,6 +150,8 @@ pub struct Counters {
     pub lanes_offered: AtomicU64,
     /// Images that came out as no numbers and were made once more.
     pub repeated: AtomicU64,
+    /// Pictures that were made again, with another seed, because of their scores.
+    pub retried: AtomicU64,
     /// How large calls may be, where memory does not suffice for what was asked for.
     pub limits: Limits,
 }
@@ -156,6 +166,8 @@ pub struct Engine<'a> {
     pub vae: &'a mut dyn VaeDecoder,
     /// Decodes latents that are finite and that `vae` gives no numbers for, one picture a call.
     pub fine_vae: Option<&'a mut dyn VaeDecoder>,
+    /// Says of each picture whether it is good enough; without, all are.
+    pub gate: Option<Gate<'a>>,
     /// How latents are scaled for the VAE.
     pub latents: &'a LatentSpace,
     /// Lanes and batches.
@@ -194,6 +206,7 @@ impl<'a> Engine<'a> {
             let mut decoder = Decoder {
                 vae: &mut *self.vae,
                 fine_vae: self.fine_vae.take(),
+                gate: self.gate.take(),
                 space: self.latents,
                 batch: vae_batch,
                 limits: &self.counters.limits,

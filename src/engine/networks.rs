@@ -2,6 +2,7 @@
 //!
 //! Methods take `&mut self` because `ort`'s `Session::run` does.
 
+use image::RgbImage;
 use ndarray::{Array2, Array3, Array4, ArrayView2, ArrayView3, ArrayView4};
 
 use crate::error::Result;
@@ -86,6 +87,15 @@ pub trait VaeDecoder: Send {
     /// # Errors
     /// The graph fails to run.
     fn decode(&mut self, latents: ArrayView4<'_, f32>) -> Result<Array4<f32>>;
+}
+
+/// Says how well a picture fits a text.
+pub trait Scorer: Send {
+    /// Returns the cosine of the angle between the embeddings of picture and text, -1 to 1.
+    ///
+    /// # Errors
+    /// A graph fails to run, or the text cannot be split into tokens.
+    fn cosine(&mut self, image: &RgbImage, text: &str) -> Result<f64>;
 }
 
 /// What a VAE's encoder gives for one picture; both `[latent_channels, h, w]`, not yet scaled.

@@ -42,22 +42,22 @@ impl<'a> Starter<'a> {
         let _ = self.embeddings.prepare(tasks);
     }
 
-    /// Returns `task` as a pool member.
+    /// Returns `task` as a pool member, for its `retry`-th picture beyond the first.
     ///
     /// # Errors
     /// The image cannot be started.
-    pub fn start(&mut self, task: &'a ImageTask) -> Result<Member, (ImageTask, Error)> {
-        self.member(task).map_err(|error| (task.clone(), error))
+    pub fn start(&mut self, task: &'a ImageTask, retry: u32) -> Result<Member, (ImageTask, Error)> {
+        self.member(task, task.retried(retry)).map_err(|error| (task.clone(), error))
     }
 
-    fn member(&mut self, task: &'a ImageTask) -> Result<Member> {
+    fn member(&mut self, task: &'a ImageTask, with_seed: ImageTask) -> Result<Member> {
         let embeds = self.embeddings.of(task)?;
         let schedule = self.schedules.of(&task.job)?;
-        let mut noise = self.noise.source(task.seed);
+        let mut noise = self.noise.source(with_seed.seed);
         let Start { sampler, image_channels, kept } = self.images.start(&task.job, &schedule, &mut *noise)?;
         let guidance = guidance(self.recipe, &task.job);
         let lanes = lanes(self.recipe, &task.job, guidance, embeds, image_channels);
-        Ok(Member::new(task.clone(), sampler, noise, guidance, lanes, kept))
+        Ok(Member::new(with_seed, sampler, noise, guidance, lanes, kept))
     }
 }
 

@@ -50,7 +50,7 @@ pub fn trace<'a>(
     config: &SchedulerConfig,
     task: &'a ImageTask,
 ) -> Result<Traced> {
-    let mut member = starter.start(task).map_err(|(_, error)| error)?;
+    let mut member = starter.start(task, 0).map_err(|(_, error)| error)?;
     let mut moments = Vec::new();
     while !member.is_done() {
         let predictions = predictions(&member, unet)?;

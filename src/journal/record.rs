@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::digest::{Blake3, Digest, RowHash};
+use crate::score::Scored;
 
 /// An image is on disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +23,9 @@ pub struct Done {
     /// Whether the picture looks like none (of one colour) and should be looked at.
     #[serde(default, skip_serializing_if = "is_false")]
     pub suspect: bool,
+    /// What the scorer says of it, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scored: Option<Scored>,
     /// Where its bytes wait for the shard that `file_name` leads into, in layouts whose files hold many images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spool: Option<SpoolPlace>,

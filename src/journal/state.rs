@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::digest::{Blake3, RowHash};
 use super::log::ReadUpTo;
 use super::record::{Done, Failed, Record, Sealed, SpoolPlace};
+use crate::score::Scored;
 
 /// An image that is on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub struct DoneImage {
     pub file_name: Box<str>,
     /// Whether the picture looks like none.
     pub suspect: bool,
+    /// What the scorer says of it.
+    pub scored: Option<Scored>,
     /// Where its bytes wait for their shard: name of the file in the spool, first byte.
     pub spool: Option<(Arc<str>, u64)>,
     session: u32,
@@ -41,6 +44,7 @@ impl DoneImage {
             blake3: self.blake3,
             seed: self.seed,
             suspect: self.suspect,
+            scored: self.scored,
             spool: self.spool.as_ref().map(place),
         }
     }
@@ -271,6 +275,7 @@ impl State {
             seed: done.seed,
             file_name: done.file_name.into(),
             suspect: done.suspect,
+            scored: done.scored,
             spool: done.spool.map(|place| (self.spool(place.file), place.offset)),
             session,
         };
@@ -342,6 +347,7 @@ mod tests {
             blake3: Digest([0; 32]),
             seed: 1,
             suspect: false,
+            scored: None,
             spool: None,
         })
     }

@@ -280,7 +280,7 @@ fn near(normal: &str) -> Option<Field> {
 }
 
 /// Columns of the metadata that are ours.
-const OURS: [&str; 27] = [
+const OURS: [&str; 29] = [
     "settings",
     "key",
     "id",
@@ -292,6 +292,8 @@ const OURS: [&str; 27] = [
     "model",
     "model_hash",
     "row_hash",
+    "clip_score",
+    "retries",
     "run",
     "status",
     "attempts",

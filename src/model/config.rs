@@ -67,6 +67,11 @@ impl Config {
         })
     }
 
+    /// Returns what is under `key`, or `None` if it is absent or null.
+    pub(super) fn value(&self, key: &str) -> Option<&Value> {
+        self.value.get(key).filter(|value| !value.is_null())
+    }
+
     /// Returns an error about what is under `key`.
     pub(super) fn bad(&self, key: &str, message: &str) -> Error {
         bad_config(&self.path, format!("`{key}` {message}"))

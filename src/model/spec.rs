@@ -190,7 +190,7 @@ fn check_folder(dir: &Path) -> Result<()> {
         .hint("give a folder such as `onnx/tiny-shapes` or what `onnx/export.py` writes"))
 }
 
-fn folder_name(dir: &Path) -> String {
+pub(super) fn folder_name(dir: &Path) -> String {
     let full = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
     full.file_name().unwrap_or(full.as_os_str()).to_string_lossy().into_owned()
 }

@@ -32,7 +32,7 @@ pub struct TextPart {
     pub(super) text_use: TextUse,
 }
 
-const TOKENIZER_FILES: [&str; 5] =
+pub(super) const TOKENIZER_FILES: [&str; 5] =
     ["tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"];
 
 const CLIP_TOKENS: usize = 77;
@@ -118,7 +118,7 @@ impl TextPart {
 }
 
 /// Returns the tokenizer's own limit, which some configs set to 10^30.
-fn token_limit(tokenizer_dir: &Path) -> Result<Option<usize>> {
+pub(super) fn token_limit(tokenizer_dir: &Path) -> Result<Option<usize>> {
     let Some(config) = Config::read_if_there(&tokenizer_dir.join("tokenizer_config.json"))? else { return Ok(None) };
     let limit = config.number("model_max_length")?.filter(|limit| (2.0..=4096.0).contains(limit));
     Ok(limit.map(|limit| limit as usize))
@@ -131,7 +131,7 @@ fn clip_limit(graph: &GraphFile, assumed: &mut Vec<String>) -> usize {
     CLIP_TOKENS
 }
 
-fn read_tokenizer(folder: &Path) -> Result<TokenizerFiles> {
+pub(super) fn read_tokenizer(folder: &Path) -> Result<TokenizerFiles> {
     let files = TokenizerFiles {
         json: read_bytes_if_there(&folder.join("tokenizer.json"))?,
         vocab_json: read_bytes_if_there(&folder.join("vocab.json"))?,

@@ -14,6 +14,7 @@
 //! graphs that we support; `lanes` says where that needs help.
 
 mod binding;
+mod clip;
 mod cuda_libraries;
 mod device;
 mod devices;
@@ -41,6 +42,7 @@ mod unet;
 mod vae_decoder;
 mod vae_encoder;
 
+pub use clip::{OnnxClip, TextInput};
 pub use cuda_libraries::{Found, Library};
 pub use device::Device;
 pub use devices::Devices;

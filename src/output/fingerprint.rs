@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use super::durable::storage_error;
 use crate::error::{Error, ErrorKind, Location, Result};
 use crate::job::Defaults;
+use crate::score::ClipScore;
 
 /// Version of what `OUT/.nightshift` looks like. A newer one than this is not touched.
 pub const LAYOUT: u32 = 1;
@@ -58,6 +59,15 @@ pub struct RunFingerprint {
     /// Their quality, in formats that have one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_quality: Option<u8>,
+    /// Hash of the scorer's files, where pictures are scored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scorer_hash: Option<String>,
+    /// The least score, where one is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_clip_score: Option<ClipScore>,
+    /// How many more pictures are made of an image for that, at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retries: Option<u32>,
     /// The manifests; may change (rows are known by key and hash).
     pub manifests: Vec<ManifestPrint>,
 }
@@ -154,6 +164,9 @@ impl RunFingerprint {
             "shard_size",
             "image_format",
             "image_quality",
+            "scorer_hash",
+            "min_clip_score",
+            "retries",
         ];
         let top = names.map(|name| (name.to_string(), value[name].clone()));
         let defaults = value["defaults"].as_object().cloned().unwrap_or_default();
@@ -178,15 +191,26 @@ pub fn other_run(out: &Path, differences: &[Difference]) -> Error {
         })
         .collect();
     let flags: Vec<String> = differences.iter().filter_map(flag).collect();
-    let same = if flags.is_empty() { "the same model".to_string() } else { flags.join(" ") };
+    let same = if flags.is_empty() { unnamed(differences).to_string() } else { flags.join(" ") };
     Error::new(ErrorKind::OtherRun, "other_run", format!("this folder belongs to another run: {}", fields.join("; ")))
         .at(Location::file(out))
         .hint(format!("give another --out, or what that run had: {same}"))
 }
 
-/// Returns the flag that sets a field back, or `None` for the model's hash, which no flag sets, and where there was none.
+/// Returns what that run had where no flag of its own sets it back.
+fn unnamed(differences: &[Difference]) -> &'static str {
+    match differences.iter().find(|difference| difference.field == "scorer_hash") {
+        Some(scorer) if scorer.was.is_null() => "no --scorer",
+        Some(_) => "the same --scorer",
+        None if differences.iter().any(|difference| difference.was.is_null()) => "none of these flags",
+        None => "the same model",
+    }
+}
+
+/// Returns the flag that sets a field back, or `None` for the model's and the scorer's hash, which no flag sets, and where there
+/// was none.
 fn flag(difference: &Difference) -> Option<String> {
-    if difference.field == "model_hash" || difference.was.is_null() {
+    if difference.field.ends_with("_hash") || difference.was.is_null() {
         return None;
     }
     let value = plain(&difference.was);

@@ -15,6 +15,7 @@ use parquet::file::properties::WriterProperties;
 use super::parameters::Provenance;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::ImageTask;
+use crate::score::Scored;
 
 /// The file's name in each folder.
 pub const FILE_NAME: &str = "metadata.parquet";
@@ -32,12 +33,23 @@ pub struct MetadataRow {
     pub blake3: String,
     /// Whether the picture looks like none.
     pub suspect: bool,
+    /// What the scorer says of it.
+    pub scored: Option<Scored>,
 }
 
 impl MetadataRow {
     /// Returns the folder of the image relative to `OUT`, and the file's name in it.
     fn split_file_name(&self) -> (&str, &str) {
         self.file_name.rsplit_once('/').unwrap_or(("", &self.file_name))
+    }
+
+    /// Returns what should be looked at: `suspect`, `low_score` or `ok`.
+    fn status(&self) -> &'static str {
+        match self.scored {
+            _ if self.suspect => "suspect",
+            Some(Scored { is_low: true, .. }) => "low_score",
+            _ => "ok",
+        }
     }
 
     /// Returns the value of a pass-through column; empty where the row has none.
@@ -63,7 +75,8 @@ pub fn encode(provenance: &Provenance, columns: &[Arc<str>], rows: &[MetadataRow
 /// # Errors
 /// Kind `Unexpected` where a pass-through column has the name of one of ours.
 pub fn table(provenance: &Provenance, columns: &[Arc<str>], rows: &[MetadataRow]) -> Result<Vec<Column>> {
-    let table = [our_columns(provenance, rows), extra_columns(columns, rows)].concat();
+    let scores = if provenance.scorer_hash.is_some() { score_columns(rows) } else { Vec::new() };
+    let table = [our_columns(provenance, rows), scores, extra_columns(columns, rows)].concat();
     let repeated = |at: &usize| table[..*at].iter().any(|(name, _)| *name == table[*at].0);
     if let Some(at) = (0..table.len()).find(repeated) {
         let message = format!("two metadata columns are called `{}`", table[at].0);
@@ -123,11 +136,21 @@ fn our_columns(provenance: &Provenance, rows: &[MetadataRow]) -> Vec<Column> {
         ("model", same(&provenance.model)),
         ("model_hash", same(&provenance.model_hash)),
         ("row_hash", strings(rows.iter().map(|row| hex(&row.task.row_hash())))),
-        ("status", text(|row| if row.suspect { "suspect" } else { "ok" })),
+        ("status", text(MetadataRow::status)),
         ("bytes", count(|row| row.bytes)),
         ("blake3", text(|row| &row.blake3)),
     ];
     columns.into_iter().map(|(name, array)| (name.into(), array)).collect()
+}
+
+/// What the scorer says of each picture; runs without one have none of these columns.
+fn score_columns(rows: &[MetadataRow]) -> Vec<Column> {
+    let scored = || rows.iter().map(|row| row.scored);
+    let score = |scored: Option<Scored>| scored.map_or(0.0, |scored| scored.clip_score.value());
+    let retries = |scored: Option<Scored>| scored.map_or(0, |scored| i32::try_from(scored.retries).unwrap_or(i32::MAX));
+    let scores: ArrayRef = Arc::new(Float64Array::from_iter_values(scored().map(score)));
+    let retries: ArrayRef = Arc::new(Int32Array::from_iter_values(scored().map(retries)));
+    vec![("clip_score".into(), scores), ("retries".into(), retries)]
 }
 
 fn extra_columns(columns: &[Arc<str>], rows: &[MetadataRow]) -> Vec<Column> {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::job::{ImageTask, RareSettings};
 use crate::journal::{Digest, RowHash};
+use crate::score::{ClipScore, Scored};
 
 /// What is the same for all pictures of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +19,9 @@ pub struct Provenance {
     pub version: String,
     /// Name of the noise generator, such as `torch-cpu`.
     pub noise: String,
+    /// Hash of the scorer's files, hex, where pictures are scored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scorer_hash: Option<String>,
 }
 
 /// Everything needed to make a picture again, under diffusers' names. Neither key nor row number, time or machine is in
@@ -56,6 +60,15 @@ pub struct Parameters {
     /// Whether the picture looks like none: formats with losses do not keep that.
     #[serde(default, skip_serializing_if = "is_false")]
     pub suspect: bool,
+    /// How well the picture fits its prompt, where it was scored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip_score: Option<ClipScore>,
+    /// How many more pictures were made for the image, each with another seed; `seed` is this one's.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub retries: u32,
+    /// Whether the score is below what was asked for.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub low_score: bool,
     /// Name of the noise generator.
     pub noise: String,
     /// Name of the model.
@@ -85,11 +98,25 @@ impl Parameters {
             settings: job.rare_settings(),
             row_hash: Some(Digest(task.row_hash())),
             suspect: false,
+            clip_score: None,
+            retries: 0,
+            low_score: false,
             noise: provenance.noise.clone(),
             model: provenance.model.clone(),
             model_hash: provenance.model_hash.clone(),
             version: provenance.version.clone(),
         }
+    }
+
+    /// Returns them with what a scorer says.
+    pub fn with_score(self, scored: Option<Scored>) -> Self {
+        let Some(Scored { clip_score, retries, is_low }) = scored else { return self };
+        Parameters { clip_score: Some(clip_score), retries, low_score: is_low, ..self }
+    }
+
+    /// Returns what the scorer says of the picture.
+    pub fn scored(&self) -> Option<Scored> {
+        self.clip_score.map(|clip_score| Scored { clip_score, retries: self.retries, is_low: self.low_score })
     }
 
     /// Returns them as the JSON that pictures carry.
@@ -130,6 +157,10 @@ impl Parameters {
     }
 }
 
+fn is_zero(value: &u32) -> bool {
+    *value == 0
+}
+
 fn is_false(value: &bool) -> bool {
     !value
 }
@@ -159,6 +190,9 @@ pub(super) mod tests {
             settings: RareSettings::default(),
             row_hash: Some(Digest([7; 16])),
             suspect: true,
+            clip_score: "31.25".parse().ok(),
+            retries: 2,
+            low_score: true,
             noise: "torch-cpu".into(),
             model: "tiny-shapes".into(),
             model_hash: "0123456789abcdef".into(),

@@ -7,6 +7,7 @@ use crate::job::ImageTask;
 use crate::journal::{Blake3, Digest, Done, DoneImage, RowHash, SpoolPlace, State, Verdict};
 use crate::output::layout::Layout;
 use crate::output::metadata::MetadataRow;
+use crate::score::Scored;
 
 /// A picture that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub struct Made {
     pub blake3: Blake3,
     /// Whether it looks like no picture.
     pub suspect: bool,
+    /// What the scorer says of it.
+    pub scored: Option<Scored>,
     /// Where its bytes wait for its shard: file of the spool, first byte.
     pub spool: Option<(Arc<str>, u64)>,
 }
@@ -192,6 +195,11 @@ impl Catalogue {
         self.images.iter().filter(|image| image.made.as_ref().is_some_and(|made| made.suspect)).count() as u64
     }
 
+    /// Returns what the scorer says of the pictures that are there.
+    pub fn scores(&self) -> impl Iterator<Item = Scored> {
+        self.images.iter().filter_map(|image| image.made.as_ref()?.scored)
+    }
+
     /// Returns what failed, by ordinal.
     pub fn failures(&self) -> &HashMap<u64, Failure> {
         &self.failures
@@ -208,23 +216,25 @@ impl Catalogue {
         unmade.map(|image| image.task.key()).filter(|key| self.replaced.contains(key))
     }
 
-    /// Returns the journal's record of a picture.
-    pub fn record(&self, image: &Image, made: &Made) -> Done {
+    /// Returns the journal's record of the picture `made` for `task`, with the seed that it was made with.
+    pub fn record(&self, task: &ImageTask, made: &Made) -> Done {
         Done {
-            key: image.task.key(),
-            row_hash: Digest(image.task.row_hash()),
-            file_name: self.path(image),
+            key: task.key(),
+            row_hash: Digest(task.row_hash()),
+            file_name: self.path(self.image(task)),
             bytes: made.bytes,
             blake3: made.blake3,
-            seed: image.task.seed,
+            seed: task.seed,
             suspect: made.suspect,
+            scored: made.scored,
             spool: made.spool.as_ref().map(|(file, offset)| SpoolPlace { file: file.to_string(), offset: *offset }),
         }
     }
 
-    /// Notes that the picture of `task` is there.
+    /// Notes that the picture of `task` is there, made with the seed of `task`.
     pub fn done(&mut self, task: &ImageTask, made: Made) {
-        self.images[task.ordinal as usize].made = Some(made);
+        let image = &mut self.images[task.ordinal as usize];
+        (image.made, image.task.seed) = (Some(made), task.seed);
         self.failures.remove(&task.ordinal);
     }
 
@@ -254,7 +264,7 @@ impl Catalogue {
             let key = image.task.key();
             let is_ours = |hash: RowHash| hash == Digest(image.task.row_hash());
             if let Some(done) = state.done(&key).filter(|done| is_ours(done.row_hash)) {
-                image.made = Some(Made::new(done));
+                (image.made, image.task.seed) = (Some(Made::new(done)), done.seed);
                 self.failures.remove(&image.task.ordinal);
             } else if let Some(failed) = state.failed(&key).filter(|failed| is_ours(failed.row_hash)) {
                 let (code, message) = (failed.code.clone(), failed.message.clone());
@@ -271,7 +281,8 @@ impl Catalogue {
     /// Returns the metadata of the picture `made` for `task`.
     pub fn row(&self, task: &ImageTask, made: &Made) -> MetadataRow {
         let (file_name, blake3) = (self.path(self.image(task)), made.blake3.to_string());
-        MetadataRow { task: task.clone(), file_name, bytes: made.bytes, blake3, suspect: made.suspect }
+        let Made { bytes, suspect, scored, .. } = *made;
+        MetadataRow { task: task.clone(), file_name, bytes, blake3, suspect, scored }
     }
 
     /// Returns a hash of what a shard's file should hold: which pictures, in which order, with which cells.
@@ -302,7 +313,8 @@ fn feed(hasher: &mut blake3::Hasher, bytes: &[u8]) {
 
 impl Made {
     fn new(done: &DoneImage) -> Made {
-        Made { bytes: done.bytes, blake3: done.blake3, suspect: done.suspect, spool: done.spool.clone() }
+        let DoneImage { bytes, blake3, suspect, scored, .. } = *done;
+        Made { bytes, blake3, suspect, scored, spool: done.spool.clone() }
     }
 }
 

@@ -3,9 +3,10 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use image::RgbImage;
 use ndarray::{Array4, ArrayView2, ArrayView4};
 
-use crate::engine::{Encoded, TextEncoder, TimestepInput, Unet, UnetInputs, VaeDecoder};
+use crate::engine::{Encoded, Scorer, TextEncoder, TimestepInput, Unet, UnetInputs, VaeDecoder};
 use crate::error::Result;
 
 /// Time spent in networks.
@@ -17,6 +18,8 @@ pub struct NetworkTimes {
     pub unet: Duration,
     /// In the VAE's decoder.
     pub vae_decoder: Duration,
+    /// In the scorer.
+    pub scorer: Duration,
     /// In any of them: they work side by side.
     pub any: Duration,
 }
@@ -101,6 +104,12 @@ impl<N: Unet + ?Sized> Unet for Timed<'_, N> {
 impl<N: VaeDecoder + ?Sized> VaeDecoder for Timed<'_, N> {
     fn decode(&mut self, latents: ArrayView4<'_, f32>) -> Result<Array4<f32>> {
         self.clock.measure(|times| &mut times.vae_decoder, || self.network.decode(latents))
+    }
+}
+
+impl<N: Scorer + ?Sized> Scorer for Timed<'_, N> {
+    fn cosine(&mut self, image: &RgbImage, text: &str) -> Result<f64> {
+        self.clock.measure(|times| &mut times.scorer, || self.network.cosine(image, text))
     }
 }
 

@@ -18,6 +18,7 @@ use super::summary::Summary;
 use crate::error::Error;
 use crate::job::ImageTask;
 use crate::output::status::since_1970;
+use crate::score::ClipScore;
 
 /// Lines that may wait for the reader.
 const WAITING: usize = 100_000;
@@ -87,7 +88,7 @@ pub struct ImageEvent<'a> {
     pub status: ImageStatus,
     /// Number of its row, from 0.
     pub row: u64,
-    /// Its own seed.
+    /// Its own seed, with which the picture was made.
     pub seed: u64,
     /// Its path relative to the output folder; in packed layouts the file is there once its shard is complete.
     pub file_name: Option<String>,
@@ -95,6 +96,10 @@ pub struct ImageEvent<'a> {
     pub bytes: Option<u64>,
     /// Whether it looks like no picture.
     pub suspect: bool,
+    /// How well it fits its prompt, where pictures are scored.
+    pub clip_score: Option<ClipScore>,
+    /// How many more pictures were made for it, where pictures are scored.
+    pub retries: Option<u32>,
     /// Stable name of the error.
     pub error_code: Option<&'a str>,
     /// The error.
@@ -112,6 +117,8 @@ impl ImageEvent<'_> {
             file_name: None,
             bytes: None,
             suspect: false,
+            clip_score: None,
+            retries: None,
             error_code: None,
             error_message: None,
         }

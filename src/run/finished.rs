@@ -16,7 +16,7 @@ use super::options::RunOptions;
 use super::prepare::Prepared;
 use super::seal::Sealer;
 use super::sharding::Share;
-use super::summary::{Stages, Summary};
+use super::summary::{Scores, Stages, Summary};
 use crate::error::Result;
 use crate::journal::Blake3;
 use crate::output::durable::WholeFile;
@@ -35,6 +35,8 @@ struct Note {
     rows: u64,
     images: u64,
     suspect: u64,
+    #[serde(default)]
+    scores: Option<Scores>,
     removed: u64,
 }
 
@@ -64,6 +66,7 @@ pub fn recognize(options: &RunOptions, started: Instant) -> Result<Option<Summar
         images: note.images,
         skipped: note.images,
         suspect: note.suspect,
+        scores: note.scores,
         removed: note.removed,
         seconds,
         stages: Stages { prepare: seconds, ..Stages::default() },
@@ -91,8 +94,9 @@ pub fn write(
     shards.sort_unstable();
     let version = env!("CARGO_PKG_VERSION").to_string();
     let (rows, images) = (prepared.manifest.rows, summary.images);
-    let (suspect, removed) = (summary.suspect, summary.removed);
-    let note = Note { version, request, journal, shards, rows, images, suspect, removed };
+    let (suspect, scores, removed) = (summary.suspect, summary.scores, summary.removed);
+    let scores = scores.map(|scores| Scores { retries: 0, ..scores });
+    let note = Note { version, request, journal, shards, rows, images, suspect, scores, removed };
     let json = serde_json::to_vec(&note).expect("strings and numbers are valid JSON");
     folder.durable().commit(&[WholeFile { path: note_path(&options.out), bytes: &json }])
 }
@@ -115,7 +119,8 @@ fn note_path(out: &Path) -> PathBuf {
 /// Hashes what was asked for: flags, bytes of the manifests, names, sizes and times of the model's files.
 fn request(options: &RunOptions) -> io::Result<String> {
     let mut hasher = blake3::Hasher::new();
-    let how = (&options.job, options.format, options.image_format, options.shard_size, options.vae_tiling);
+    let how = (options.format, options.image_format, options.shard_size, options.vae_tiling);
+    let how = (&options.job, &options.scorer, how);
     hasher.update(format!("{how:?}").as_bytes());
     for path in &options.job.manifests {
         hasher.update(&fs::metadata(path)?.len().to_le_bytes());
@@ -130,6 +135,9 @@ fn request(options: &RunOptions) -> io::Result<String> {
     }
     let mut files = Vec::new();
     list(&options.job.model, 3, &mut files)?;
+    if let Some(scorer) = &options.scorer {
+        list(&scorer.dir, 3, &mut files)?;
+    }
     files.sort_unstable();
     hasher.update(format!("{files:?}").as_bytes());
     Ok(hasher.finalize().to_hex().to_string())

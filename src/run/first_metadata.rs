@@ -64,7 +64,7 @@ mod tests {
         let task = |row| ImageTask::new(Arc::new(Job { row, num_images_per_prompt: 1, ..Job::default() }), 0, row, 7);
         let layout = Layout { format: Format::Imagefolder, extension: "png", shard_size: 2 };
         let mut catalogue = Catalogue::new(layout, (0..6).map(task).collect(), &State::default(), false).0;
-        let made = Made { bytes: 1, blake3: Digest([0; 32]), suspect: false, spool: None };
+        let made = Made { bytes: 1, blake3: Digest([0; 32]), suspect: false, scored: None, spool: None };
         catalogue.done(&task(0), made.clone());
         let new = [1, 4].map(|row| catalogue.row(&task(row), &made));
         let provenance = Provenance {
@@ -72,6 +72,7 @@ mod tests {
             model_hash: String::new(),
             version: "1".to_string(),
             noise: String::new(),
+            scorer_hash: None,
         };
         let first = FirstMetadata::new(&provenance, &[], &HashMap::new());
         assert!(first.is_missing() && !first.is_missing());

@@ -21,6 +21,7 @@ use crate::engine::Work;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::ImageTask;
 use crate::journal::{Journal, Record};
+use crate::model::ScorerSpec;
 use crate::onnx::{Device, Runtime};
 use crate::output::spool::Spool;
 use crate::output::{Provenance, RunFolder};
@@ -42,6 +43,8 @@ pub struct Desk<'a> {
     pub folder: &'a RunFolder,
     /// What is written into each picture beside its own row.
     pub provenance: &'a Provenance,
+    /// What scores pictures, if they are to be scored.
+    pub scorer: Option<&'a ScorerSpec>,
     /// What comes beside the first pictures.
     pub first_metadata: FirstMetadata<'a>,
     /// What is done.

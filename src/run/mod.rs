@@ -31,6 +31,7 @@ mod remembered;
 mod repair;
 mod report;
 mod report_page;
+mod scoring;
 mod seal;
 mod sharding;
 mod sheet;
@@ -57,13 +58,13 @@ pub use check::{CheckReport, check};
 pub use engines::{DeviceReport, EngineOptions, EngineReport, build_engines};
 pub use expand::{ExpandOptions, Expanded, expand};
 pub use look::{doctor, inspect, schedule, status};
-pub use options::{DefaultFlags, JobOptions, Lanes, MaxFailed, RunOptions, ScheduleOptions, VaeTiling};
+pub use options::{DefaultFlags, JobOptions, Lanes, MaxFailed, RunOptions, ScheduleOptions, ScorerOptions, VaeTiling};
 pub use pages::write_pages;
 pub use prepare::{Prepared, Truncation, Truncations, prepare};
 pub use repair::{JournalFile, RepairReport, repair};
 pub use report_page::{ReportOptions, Reported, report_page};
 pub use sharding::Share;
-pub use summary::{Stages, Summary};
+pub use summary::{Scores, Stages, Summary};
 pub use trace::{TraceOptions, TraceReport, trace};
 pub use verify::{VerifyReport, verify};
 pub use watch::GpuSummary;
@@ -71,6 +72,7 @@ pub use watch::GpuSummary;
 use crate::error::{Error, Result};
 use crate::job::ImageTask;
 use crate::journal::{Failed, Follower, Journal, Record, State};
+use crate::model::ScorerSpec;
 use crate::output::disk::{Disk, RealDisk};
 use crate::output::layout::Format;
 use crate::output::{Durable, ManifestPrint, Provenance, RunFingerprint, RunFolder, run_folder, status};
@@ -137,8 +139,9 @@ fn run_watched(disk: Arc<dyn Disk>, options: RunOptions, watchers: &Watchers, me
     let disk = remote.as_ref().map_or(disk.clone(), |remote| remote.disk(disk));
     let prepared = prepare(&options.job)?;
     report_bad_rows(&prepared.manifest);
+    let scorer = options.scorer.as_ref().map(|scorer| ScorerSpec::open(&scorer.dir)).transpose()?;
     let hashing = Instant::now();
-    let provenance = provenance(&prepared, &options)?;
+    let provenance = provenance(&prepared, &options, scorer.as_ref())?;
     let hashing = hashing.elapsed();
     let fingerprint = fingerprint(&prepared, &options, &provenance);
     let opened = Opened::open(Durable::on(disk), &prepared, &options, &fingerprint)?;
@@ -148,10 +151,11 @@ fn run_watched(disk: Arc<dyn Disk>, options: RunOptions, watchers: &Watchers, me
     }
     let uploads = remote.as_ref().map(Remote::counts);
     let (options, prepared, provenance) = (&options, &prepared, &provenance);
-    let run = Run { options, prepared, provenance, stop: &stop, started, hashing, watchers, metrics, uploads };
+    let (scorer, stop) = (scorer.as_ref(), &stop);
+    let run = Run { options, prepared, scorer, provenance, stop, started, hashing, watchers, metrics, uploads };
     let worked = run.work(&folder, journal, state, catalogue, session);
     // The folder stays ours until its files are where they belong.
-    bucket::finish(remote, &stop, worked)
+    bucket::finish(remote, stop, worked)
 }
 
 /// An output folder that is ready for work.
@@ -197,6 +201,7 @@ impl Opened {
 struct Run<'a> {
     options: &'a RunOptions,
     prepared: &'a Prepared,
+    scorer: Option<&'a ScorerSpec>,
     provenance: &'a Provenance,
     stop: &'a Stop,
     started: Instant,
@@ -241,6 +246,7 @@ impl Run<'_> {
         let desk = Desk {
             folder,
             provenance,
+            scorer: self.scorer,
             first_metadata,
             journal: &journal,
             stop,
@@ -410,6 +416,7 @@ impl Run<'_> {
             reasons: self.reasons(catalogue),
             left: images - made - failed,
             suspect: catalogue.suspects(),
+            scores: Scores::of(catalogue.scores(), tally.retried()),
             uploads: None,
             failed_rows,
             removed: catalogue.removed().len() as u64,
@@ -520,16 +527,18 @@ fn exit_code(summary: &Summary, max_failed: Option<MaxFailed>) -> u8 {
     }
 }
 
-fn provenance(prepared: &Prepared, options: &RunOptions) -> Result<Provenance> {
+fn provenance(prepared: &Prepared, options: &RunOptions, scorer: Option<&ScorerSpec>) -> Result<Provenance> {
     Ok(Provenance {
         model: prepared.spec.name.clone(),
         model_hash: prepared.spec.hash()?,
         version: env!("CARGO_PKG_VERSION").to_string(),
         noise: options.job.noise.to_string(),
+        scorer_hash: scorer.map(ScorerSpec::hash).transpose()?,
     })
 }
 
 fn fingerprint(prepared: &Prepared, options: &RunOptions, provenance: &Provenance) -> RunFingerprint {
+    let demand = options.scorer.as_ref().map(|scorer| scorer.demand).unwrap_or_default();
     let paths = options.job.manifests.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
     RunFingerprint {
         version: provenance.version.clone(),
@@ -544,6 +553,9 @@ fn fingerprint(prepared: &Prepared, options: &RunOptions, provenance: &Provenanc
         shard_size: options.shard_size,
         image_format: options.image_format.name().to_string(),
         image_quality: options.image_format.quality(),
+        scorer_hash: provenance.scorer_hash.clone(),
+        min_clip_score: demand.min,
+        retries: demand.min.map(|_| demand.retries),
         manifests: vec![ManifestPrint {
             path: paths.join(", "),
             hash: prepared.manifest.hash.clone(),

@@ -38,7 +38,7 @@ pub fn apply(folder: &RunFolder, journal: &mut Journal, catalogue: &Catalogue, f
         return Ok(());
     }
     let images = found.iter().map(|found| &catalogue.images()[found.ordinal]);
-    let to = images.filter_map(|image| Some(catalogue.record(image, image.made.as_ref()?))).collect();
+    let to = images.filter_map(|image| Some(catalogue.record(&image.task, image.made.as_ref()?))).collect();
     let from = found.iter().map(|found| found.from.clone()).collect();
     let files = found.iter().map(|found| found.image.file_name.to_string()).collect();
     let replaced = catalogue.removed().iter().filter(|removed| removed.is_replaced);

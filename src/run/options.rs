@@ -14,6 +14,7 @@ use crate::onnx::{Devices, GpuOptions, Kernels};
 use crate::output::ImageFormat;
 use crate::output::layout::{Format, Layout};
 use crate::remote::BucketOptions;
+use crate::score::Demand;
 
 /// Values for cells that a manifest leaves empty, where the caller gives any.
 #[derive(Debug, Clone, Default)]
@@ -88,6 +89,8 @@ pub struct RunOptions {
     pub vae_tiling: VaeTiling,
     /// Whose kernels compute on a processor.
     pub kernels: Kernels,
+    /// What scores pictures, and when one is good enough.
+    pub scorer: Option<ScorerOptions>,
     /// Where to write a contact sheet.
     pub contact_sheet: Option<PathBuf>,
     /// How images are kept.
@@ -116,6 +119,15 @@ impl RunOptions {
     pub fn layout(&self) -> Layout {
         Layout { format: self.format, extension: self.image_format.extension(), shard_size: self.shard_size }
     }
+}
+
+/// How pictures are scored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScorerOptions {
+    /// Folder of a CLIP model.
+    pub dir: PathBuf,
+    /// When a picture is good enough.
+    pub demand: Demand,
 }
 
 /// What `schedule` takes.

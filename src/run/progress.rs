@@ -100,6 +100,11 @@ impl Tally {
         self.sum(|counters| &counters.unet_calls)
     }
 
+    /// Returns the pictures that were made again because of their scores.
+    pub fn retried(&self) -> u64 {
+        self.sum(|counters| &counters.retried)
+    }
+
     /// Returns the lanes used in them.
     pub fn lanes_used(&self) -> u64 {
         self.sum(|counters| &counters.lanes_used)

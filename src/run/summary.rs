@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::clock::NetworkTimes;
 use super::watch::GpuSummary;
 use crate::remote::Uploads;
+use crate::score::{ClipScore, Scored};
 
 /// The result of a run.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -33,6 +34,8 @@ pub struct Summary {
     pub left: u64,
     /// Pictures that look like none (of one colour), kept and marked in the metadata.
     pub suspect: u64,
+    /// What the scorer says of all pictures that are there, where there is one.
+    pub scores: Option<Scores>,
     /// Rows with at least one failed image, and rows that were bad to begin with.
     pub failed_rows: u64,
     /// Images of former runs whose rows are no longer in the manifest.
@@ -59,6 +62,33 @@ pub struct Summary {
     pub exit_code: u8,
 }
 
+/// What a scorer says of all pictures together.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Scores {
+    /// The mean score.
+    pub mean: f64,
+    /// The least.
+    pub min: ClipScore,
+    /// Pictures below what was asked for: each the best of its image's tries.
+    pub low: u64,
+    /// Images whose first picture was not good enough.
+    pub retried: u64,
+    /// Pictures that this run made again, with other seeds.
+    pub retries: u64,
+}
+
+impl Scores {
+    /// Returns what can be said of `scored`; `None` where nothing is.
+    pub fn of(scored: impl Iterator<Item = Scored>, retries: u64) -> Option<Scores> {
+        let all: Vec<Scored> = scored.collect();
+        let min = all.iter().map(|scored| scored.clip_score).min()?;
+        let count = |what: fn(&&Scored) -> bool| all.iter().filter(what).count() as u64;
+        let mean = all.iter().map(|scored| scored.clip_score.value()).sum::<f64>() / all.len() as f64;
+        let (low, retried) = (count(|scored| scored.is_low), count(|scored| scored.retries > 0));
+        Some(Scores { mean, min, low, retried, retries })
+    }
+}
+
 /// Seconds by stage.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Stages {
@@ -78,6 +108,8 @@ pub struct Stages {
     pub unet: f64,
     /// Of which in the VAE's decoder, beside the UNet.
     pub vae_decoder: f64,
+    /// Of which in the scorer, beside the UNet.
+    pub scorer: f64,
     /// Of which in no network: schedulers, guidance, copies, and waiting for the writer.
     pub outside: f64,
     /// Metadata, failed rows, contact sheet.
@@ -90,6 +122,7 @@ impl Stages {
         self.text_encoder = times.text_encoder.as_secs_f64();
         self.unet = times.unet.as_secs_f64();
         self.vae_decoder = times.vae_decoder.as_secs_f64();
+        self.scorer = times.scorer.as_secs_f64();
         self.outside = (self.generate - times.any.as_secs_f64()).max(0.0);
     }
 }
@@ -127,8 +160,11 @@ impl fmt::Display for Summary {
             let Stages { prepare, hash, load, generate, write: writing, finish, .. } = self.stages;
             write!(f, "\ntime           {prepare:.1} s prepare, {:.1} s load, {generate:.1} s make", hash + load)?;
             write!(f, " (meanwhile {writing:.1} s write), {finish:.1} s finish")?;
-            let Stages { text_encoder, unet, vae_decoder, outside, .. } = self.stages;
+            let Stages { text_encoder, unet, vae_decoder, scorer, outside, .. } = self.stages;
             write!(f, "\nnetworks       {text_encoder:.1} s text encoder, {unet:.1} s UNet, {vae_decoder:.1} s VAE")?;
+            if scorer > 0.0 {
+                write!(f, ", {scorer:.1} s scorer")?;
+            }
             write!(f, "; {outside:.1} s ({:.1} %) outside", 100.0 * outside / generate.max(1e-9))?;
         }
         if self.copied > 0 {
@@ -136,6 +172,15 @@ impl fmt::Display for Summary {
         }
         for gpu in &self.gpus {
             write!(f, "\ngpu            {gpu}")?;
+        }
+        if let Some(Scores { mean, min, retried, retries, .. }) = &self.scores {
+            write!(f, "\nscores         clip_score {mean:.2} on average, {min} at least")?;
+            if retried + retries > 0 {
+                write!(f, "; {retried} images were made again, {retries} pictures by this run")?;
+            }
+        }
+        if let Some(Scores { low: low @ 1.., .. }) = &self.scores {
+            write!(f, "\nto look at     {low} pictures below --min-clip-score (status `low_score` in the metadata)")?;
         }
         if self.suspect > 0 {
             write!(f, "\nto look at     {} pictures of one colour (status `suspect` in the metadata)", self.suspect)?;

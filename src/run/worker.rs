@@ -13,10 +13,11 @@ use super::prepare::Prepared;
 use super::probing::Probing;
 use super::progress::EngineTally;
 use super::remembered::Remembered;
+use super::scoring::ClipScorer;
 use super::sizing::{PIXELS_ON_CPU, measured_lanes, unmeasured_lanes};
 use super::tiling::TilingDecoder;
 use crate::engine::{
-    Embeddings, Engine, Images, Outcome, Settings, Starter, TextEncoder, TextPart, VaeDecoder, VaeEncoder, Work,
+    Embeddings, Engine, Gate, Images, Outcome, Settings, Starter, TextEncoder, TextPart, VaeDecoder, VaeEncoder, Work,
 };
 use crate::error::{Error, ErrorKind, Location, Result};
 use crate::job::ImageTask;
@@ -36,6 +37,7 @@ pub(super) struct Worker<'a> {
     model_hash: &'a str,
     engine: &'a EngineTally,
     networks: Networks,
+    scorer: Option<ClipScorer>,
     settings: Settings,
 }
 
@@ -79,7 +81,9 @@ impl<'a> Worker<'a> {
             let size = load.foreseen.sizes.first().copied().unwrap_or(spec.default_size);
             settings.lanes = measured_lanes(&mut networks, spec, size, &remembered)?;
         }
-        let worker = Worker { prepared, options, model_hash, engine, networks, settings };
+        let syntax = options.job.prompts.syntax;
+        let scorer = desk.scorer.map(|spec| ClipScorer::load(load.runtime, spec, &session, syntax)).transpose()?;
+        let worker = Worker { prepared, options, model_hash, engine, networks, scorer, settings };
         worker.remembered(desk.folder).recall(&engine.counters.limits);
         Ok(worker)
     }
@@ -106,11 +110,14 @@ impl<'a> Worker<'a> {
         let embeddings = Embeddings::new(text_parts(&mut encoders, prepared), recipe, options.job.prompts, plan);
         let vae_encoder = vae_encoder.as_mut().map(|encoder| encoder as &mut dyn VaeEncoder);
         let images = Images::new(recipe, vae_encoder, &read_image);
+        let mut scorer = self.scorer.as_mut().map(|network| Timed { network, clock });
+        let demand = options.scorer.as_ref().map(|scorer| scorer.demand).unwrap_or_default();
         let engine = Engine {
             starter: Starter::new(embeddings, images, recipe, config, options.job.noise),
             unet: &mut unet,
             vae: &mut vae,
             fine_vae: fine_vae.as_mut().map(|vae| vae as &mut dyn VaeDecoder),
+            gate: scorer.as_mut().map(|scorer| Gate::new(scorer, demand)),
             latents: &recipe.latents,
             settings: self.settings,
             counters: &self.engine.counters,

@@ -23,6 +23,7 @@ use crate::output::metadata::MetadataRow;
 use crate::output::spool::Spool;
 use crate::output::{ImageFormat, Parameters, Provenance, RunFolder, WholeFile, picture};
 use crate::scheduler::a1111_name;
+use crate::score::Scored;
 
 /// Most pictures in a group.
 const GROUP: usize = 512;
@@ -57,6 +58,7 @@ struct Encoded {
     task: ImageTask,
     bytes: Vec<u8>,
     suspect: bool,
+    scored: Option<Scored>,
 }
 
 impl Writer<'_> {
@@ -96,6 +98,7 @@ impl Writer<'_> {
                     if generated.is_suspect() {
                         tracing::warn!("{}: the picture is all of one colour; it is kept", generated.task.key());
                     }
+                    warn_of_low_score(&generated);
                     pictures.push(generated);
                 }
                 Outcome::Failed(task, error) => failures.push((task, error)),
@@ -123,11 +126,13 @@ impl Writer<'_> {
         if !self.events.are_wanted() {
             return;
         }
-        for Encoded { task, bytes, suspect } in encoded {
+        for Encoded { task, bytes, suspect, scored } in encoded {
             let status = if copied.contains(&task.ordinal) { ImageStatus::Copied } else { ImageStatus::Done };
             let file_name = Some(self.catalogue.path(self.catalogue.image(task)));
             let (bytes, suspect) = (Some(bytes.len() as u64), *suspect);
-            self.events.tell(&Event::Image(ImageEvent { file_name, bytes, suspect, ..ImageEvent::of(task, status) }));
+            let (clip_score, retries) = (scored.map(|scored| scored.clip_score), scored.map(|scored| scored.retries));
+            let done = ImageEvent::of(task, status);
+            self.events.tell(&Event::Image(ImageEvent { file_name, bytes, suspect, clip_score, retries, ..done }));
         }
         for (task, error) in failures {
             let (error_code, error_message) = (Some(error.code()), Some(error.to_string()));
@@ -143,10 +148,10 @@ impl Writer<'_> {
             .into_par_iter()
             .map(|generated| {
                 let suspect = generated.is_suspect();
-                let Generated { task, image, .. } = generated;
+                let Generated { task, image, scored, .. } = generated;
                 let parameters = Parameters::new(&task, provenance, a1111_name(&task.job.scheduler));
-                let parameters = Parameters { suspect, ..parameters };
-                Ok(Encoded { bytes: picture::encode(&image, &parameters, format)?, task, suspect })
+                let parameters = Parameters { suspect, ..parameters }.with_score(scored);
+                Ok(Encoded { bytes: picture::encode(&image, &parameters, format)?, task, suspect, scored })
             })
             .collect()
     }
@@ -157,6 +162,7 @@ impl Writer<'_> {
             bytes: picture.bytes.len() as u64,
             blake3: Digest(*blake3::hash(&picture.bytes).as_bytes()),
             suspect: picture.suspect,
+            scored: picture.scored,
             spool,
         };
         if let Some(spool) = &mut self.spool {
@@ -184,10 +190,8 @@ impl Writer<'_> {
     }
 
     fn write_records(&self, encoded: &[Encoded], made: &[Made], failures: &[(ImageTask, Error)]) -> Result<()> {
-        let done = encoded
-            .iter()
-            .zip(made)
-            .map(|(picture, made)| Record::Done(self.catalogue.record(self.catalogue.image(&picture.task), made)));
+        let done =
+            encoded.iter().zip(made).map(|(picture, made)| Record::Done(self.catalogue.record(&picture.task, made)));
         let failed = failures.iter().map(|(task, error)| {
             let (code, message) = (error.code().to_string(), error.to_string());
             Record::Failed(Failed { key: task.key(), row_hash: Digest(task.row_hash()), code, message })
@@ -198,6 +202,12 @@ impl Writer<'_> {
         journal.append(&records)?;
         journal.sync()
     }
+}
+
+fn warn_of_low_score(generated: &Generated) {
+    let Some(Scored { clip_score, retries, is_low: true }) = generated.scored else { return };
+    let key = generated.task.key();
+    tracing::warn!("{key}: clip_score {clip_score} is the best of {} pictures; it is kept", retries + 1);
 }
 
 /// Collects what arrives within `PATIENCE` of the first.

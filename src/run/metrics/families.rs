@@ -114,6 +114,8 @@ fn devices(text: &mut Exposition, tally: &Tally) {
     counter("nightshift_lanes_offered_total", "Lanes of UNet calls.", |counters| &counters.lanes_offered);
     let help = "Images that came out as no numbers and were made once more.";
     counter("nightshift_images_repeated_total", help, |counters| &counters.repeated);
+    let help = "Pictures that were made again with another seed because of their scores.";
+    counter("nightshift_images_retried_total", help, |counters| &counters.retried);
 }
 
 /// Adds up samples of equal labels: `cpu,cpu` is two workers on one device, and a label may stand once only.
@@ -130,7 +132,12 @@ fn together(samples: Vec<Sample<'_>>) -> Vec<Sample<'_>> {
 
 fn networks(text: &mut Exposition, tally: &Tally) {
     let times = tally.clock.times();
-    let times = [("text_encoder", times.text_encoder), ("unet", times.unet), ("vae_decoder", times.vae_decoder)];
+    let times = [
+        ("text_encoder", times.text_encoder),
+        ("unet", times.unet),
+        ("vae_decoder", times.vae_decoder),
+        ("scorer", times.scorer),
+    ];
     let samples = times.map(|(network, time)| (vec![("network", network.to_string())], time.as_secs_f64()));
     text.family(Kind::Counter, "nightshift_network_seconds_total", "Seconds spent in each network.", samples);
 }

@@ -138,14 +138,16 @@ impl Mender<'_> {
         if known.is_some() && !self.costs.contains(&*key) || self.known.contains(&blake3) {
             return None;
         }
-        let Parameters { row_hash, seed, suspect, .. } =
-            picture::read_parameters(bytes).filter(|_| picture::is_whole(bytes))?;
+        let parameters = picture::read_parameters(bytes).filter(|_| picture::is_whole(bytes))?;
+        let scored = parameters.scored();
+        let Parameters { row_hash, seed, suspect, .. } = parameters;
         let row_hash = row_hash?;
         if known.is_some_and(|known| known.row_hash == row_hash) {
             return None;
         }
         let file_name = path.to_string();
-        Some(Done { key, row_hash, file_name, bytes: bytes.len() as u64, blake3, seed, suspect, spool: None })
+        let bytes = bytes.len() as u64;
+        Some(Done { key, row_hash, file_name, bytes, blake3, seed, suspect, scored, spool: None })
     }
 
     /// Returns what the files of shards are that have findings, new pictures, or lost ones.

@@ -12,7 +12,7 @@ use crate::output::run_folder;
 
 /// First what failed, then what is suspect, then the others in the manifest's order.
 pub struct Listing {
-    /// What is known of them. `status` is `failed`, `suspect` or `ok`; `file` is the path below `OUT`.
+    /// What is known of them. `status` is `failed`, `suspect`, `low_score` or `ok`; `file` is the path below `OUT`.
     pub table: Table,
     /// The path below `OUT` of each row's picture; empty where there is none.
     pub files: Vec<String>,
@@ -35,7 +35,7 @@ impl Listing {
         images.extend(fresh(out, state, &listed));
         let mut failed = failures(failed_rows(&run_folder::failed_path(out)), state);
         name_as_in_metadata(&mut failed, &images);
-        let is_suspect = |cells: &&Cells| value(cells, "status") == Some("suspect");
+        let is_suspect = |cells: &&Cells| matches!(value(cells, "status"), Some("suspect" | "low_score"));
         let (suspect, fine): (Vec<_>, Vec<_>) = images.iter().partition(is_suspect);
         let (failed_count, suspect_count) = (failed.len() as u64, suspect.len() as u64);
         let mut listing =
@@ -59,7 +59,11 @@ fn fresh(out: &Path, state: &State, listed: &HashSet<String>) -> Vec<Cells> {
     let mut fresh: Vec<_> = state.all_done().filter(|(key, _)| !listed.contains(*key)).collect();
     fresh.sort_unstable_by(|a, b| a.1.file_name.cmp(&b.1.file_name));
     let row = |(key, image): (&str, &journal::DoneImage)| {
-        let status = if image.suspect { "suspect" } else { "ok" };
+        let status = match image.scored {
+            _ if image.suspect => "suspect",
+            Some(scored) if scored.is_low => "low_score",
+            _ => "ok",
+        };
         let seed = image.seed.to_string();
         let mut cells = cells([("key", key), ("status", status), ("file", &image.file_name), ("seed", &seed)]);
         cells.extend(pictures::of_image(out, image).map(|bytes| carried(&bytes)).unwrap_or_default());

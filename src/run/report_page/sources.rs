@@ -104,7 +104,7 @@ fn tar(path: &Path) -> Vec<Cells> {
 pub fn carried(bytes: &[u8]) -> Cells {
     let Some(parameters) = picture::read_parameters(bytes) else { return Vec::new() };
     let Ok(Value::Object(object)) = serde_json::to_value(&parameters) else { return Vec::new() };
-    const TOLD_ELSEWHERE: [&str; 4] = ["seed", "suspect", "sampler", "version"];
+    const TOLD_ELSEWHERE: [&str; 5] = ["seed", "suspect", "low_score", "sampler", "version"];
     let wanted = |name: &str| !LEFT_OUT.contains(&name) && !TOLD_ELSEWHERE.contains(&name);
     let name = |name: String| if name == "prompt" { "text".to_string() } else { name };
     let known = object.into_iter().filter(|(name, _)| wanted(name));
