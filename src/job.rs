@@ -3,6 +3,7 @@
 //! Leaf types that everyone may use. Names are those of diffusers, so column = flag = field.
 
 use std::fmt;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -34,6 +35,12 @@ pub struct Defaults {
     pub guidance_rescale: f64,
     /// Share of fresh noise per step of DDIM, 0 to 1.
     pub eta: f64,
+    /// Share of the evaluations before which guidance is off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guidance_start: Option<f64>,
+    /// Share of the evaluations from which on it is off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guidance_stop: Option<f64>,
     /// How much of a given image is made anew, 0 to 1; `None`: 0.8 for most models, 1 with a mask, as diffusers has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strength: Option<f64>,
@@ -124,7 +131,7 @@ pub struct Job {
     pub height: u32,
     /// Images of this row.
     pub num_images_per_prompt: u32,
-    /// Lanes that each evaluation takes, which follows from model and guidance: 2 with classifier-free guidance, else 1.
+    /// Lanes that each guided evaluation takes, which follows from model and guidance: 2 with classifier-free guidance, else 1.
     pub lanes: usize,
     /// What few rows set, where this one does; read it with [`Job::rare`].
     pub rare: Option<Arc<Rare>>,
@@ -142,6 +149,19 @@ impl Job {
     /// `do_classifier_free_guidance`).
     pub fn do_classifier_free_guidance(&self) -> bool {
         self.lanes > 1
+    }
+
+    /// Returns which of so many evaluations are guided; the others take one lane, that of the prompt (Kynkäänniemi et al. 2024,
+    /// arXiv 2404.07724; `start` and `stop` of diffusers 0.42.1, `guiders/classifier_free_guidance.py`, `_is_cfg_enabled`).
+    pub fn guided(&self, evaluations: usize) -> Range<usize> {
+        let first = |share: f64| (share * evaluations as f64) as usize;
+        first(self.rare().guidance_start)..first(self.rare().guidance_stop)
+    }
+
+    /// Returns how many lanes so many evaluations take together.
+    pub fn lane_evaluations(&self, evaluations: u32) -> u64 {
+        let guided = self.guided(evaluations as usize).len() as u64;
+        u64::from(evaluations) + guided * (self.lanes as u64).saturating_sub(1)
     }
 
     /// Returns what few rows set, by name, as JSON; the empty text where a row sets nothing of it. Pictures are named by
@@ -162,6 +182,10 @@ impl Job {
         }
         if rare.clip_skip > 0 {
             put("clip_skip", json!(rare.clip_skip));
+        }
+        if self.lanes > 1 && (rare.guidance_start, rare.guidance_stop) != (0.0, 1.0) {
+            put("guidance_start", json!(rare.guidance_start));
+            put("guidance_stop", json!(rare.guidance_stop));
         }
         for (name, numbers) in [("timesteps", &rare.timesteps), ("sigmas", &rare.sigmas)] {
             if let Some(numbers) = numbers {
@@ -338,6 +362,18 @@ mod tests {
         }
         assert!(Arc::ptr_eq(one.rare.as_ref().expect("kept"), other.rare.as_ref().expect("kept")));
         assert_eq!((one.rare().eta, job(0).rare().strength), (0.5, 1.0));
+    }
+
+    #[test]
+    fn guidance_may_be_on_for_some_of_the_evaluations() {
+        let mut job = job(7);
+        assert_eq!((job.guided(20), job.lane_evaluations(20)), (0..20, 40));
+        (job.rare_mut().guidance_start, job.rare_mut().guidance_stop) = (0.1, 0.55);
+        assert_eq!((job.guided(20), job.lane_evaluations(20)), (2..11, 29));
+        assert_eq!((job.guided(1), job.lane_evaluations(1)), (0..0, 1));
+        assert_eq!(job.rare_settings().to_string(), r#"{"guidance_start":0.1,"guidance_stop":0.55}"#);
+        job.lanes = 1;
+        assert_eq!((job.lane_evaluations(20), job.rare_settings().to_string()), (20, String::new()));
     }
 
     #[test]

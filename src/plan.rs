@@ -88,7 +88,7 @@ pub fn lane_evaluations(tasks: &[ImageTask]) -> u64 {
 
 /// Returns the lane evaluations of one image. Two-evaluation samplers count once here: it only orders work.
 fn work(task: &ImageTask) -> u64 {
-    u64::from(task.job.num_inference_steps) * task.job.lanes as u64
+    task.job.lane_evaluations(task.job.num_inference_steps)
 }
 
 fn area_work(bucket: &Bucket) -> u64 {

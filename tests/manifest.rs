@@ -25,6 +25,8 @@ fn defaults() -> Defaults {
         num_inference_steps: 20,
         guidance_scale: 4.0,
         guidance_rescale: 0.0,
+        guidance_start: None,
+        guidance_stop: None,
         eta: 0.0,
         strength: None,
         clip_skip: None,

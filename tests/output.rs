@@ -28,6 +28,8 @@ fn fingerprint() -> RunFingerprint {
             num_inference_steps: 20,
             guidance_scale: 7.1 + 0.2,
             guidance_rescale: 0.0,
+        guidance_start: None,
+        guidance_stop: None,
             eta: 0.0,
             strength: None,
             clip_skip: None,

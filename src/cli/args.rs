@@ -140,6 +140,12 @@ pub struct DefaultArgs {
     /// Weight of classifier-free guidance; 1 or less turns it off  [default: as in diffusers for the model, such as 7.5]
     #[arg(long, value_name = "X", env = "NIGHTSHIFT_GUIDANCE_SCALE")]
     pub guidance_scale: Option<f64>,
+    /// Guide only from this share of an image's evaluations on, 0 to 1; changes pictures  [default: 0]
+    #[arg(long, value_name = "X", env = "NIGHTSHIFT_GUIDANCE_START")]
+    pub guidance_start: Option<f64>,
+    /// Guide only up to this share of them: the others take half the time; changes pictures  [default: 1]
+    #[arg(long, value_name = "X", env = "NIGHTSHIFT_GUIDANCE_STOP")]
+    pub guidance_stop: Option<f64>,
     /// How much of a row's image is made anew, above 0 to 1  [default: as in diffusers for the model, such as 0.8]
     #[arg(long, value_name = "X", env = "NIGHTSHIFT_STRENGTH")]
     pub strength: Option<f64>,
@@ -729,6 +735,8 @@ impl JobArgs {
                 scheduler: self.defaults.scheduler,
                 num_inference_steps: self.defaults.num_inference_steps,
                 guidance_scale: self.defaults.guidance_scale,
+                guidance_start: self.defaults.guidance_start,
+                guidance_stop: self.defaults.guidance_stop,
                 strength: self.defaults.strength,
                 clip_skip: self.defaults.clip_skip,
                 width: self.defaults.width,

@@ -1,5 +1,6 @@
 //! One image on its way through the pool: its lanes, its sampler, its own noise.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use ndarray::{Array1, Array2, Array3, ArrayView3, Zip};
@@ -50,6 +51,10 @@ pub struct Member {
     guidance: Guidance,
     kept: Option<Kept>,
     eval: Option<Eval>,
+    /// Evaluations behind it.
+    evaluation: usize,
+    /// Those that are guided.
+    guided: Range<usize>,
     predictions: Vec<Option<Array3<f32>>>,
 }
 
@@ -65,7 +70,19 @@ impl Member {
     ) -> Self {
         debug_assert_eq!(lanes.len(), guidance.lanes());
         let (eval, predictions) = (sampler.request(), vec![None; lanes.len()]);
-        Member { task, lanes, sampler, noise, guidance, kept, eval, predictions }
+        let (evaluation, guided) = (0, 0..usize::MAX);
+        Member { task, lanes, sampler, noise, guidance, kept, eval, evaluation, guided, predictions }
+    }
+
+    /// Returns the same image, with guidance in these of its evaluations only.
+    pub fn guided_in(self, guided: Range<usize>) -> Self {
+        Member { guided, ..self }
+    }
+
+    /// Returns which of its lanes the next evaluation takes: all, or without guidance the last, which has the prompt.
+    pub(super) fn lanes_now(&self) -> Range<usize> {
+        let all = self.lanes.len();
+        if self.guided.contains(&self.evaluation) { 0..all } else { all - 1..all }
     }
 
     /// Returns what it waits for.
@@ -93,10 +110,11 @@ impl Member {
         self.sampler.mixing()
     }
 
-    /// Takes the prediction of one lane; steps on once those of all lanes are there, and returns whether it did.
+    /// Takes the prediction of one lane; steps on once those of all lanes that it waits for are there, and returns whether it
+    /// did.
     pub(super) fn receive(&mut self, lane: usize, prediction: Array3<f32>) -> bool {
         self.predictions[lane] = Some(prediction);
-        if self.predictions.iter().any(Option::is_none) {
+        if self.predictions[self.lanes_now()].iter().any(Option::is_none) {
             return false;
         }
         let predictions: Vec<_> = self.predictions.iter_mut().filter_map(Option::take).collect();
@@ -106,6 +124,7 @@ impl Member {
             self.sampler.replace_latents(latents);
         }
         self.eval = self.sampler.request();
+        self.evaluation += 1;
         true
     }
 }

@@ -1,10 +1,11 @@
 //! The lane pool: every UNet call is filled with whatever images need an evaluation, each at its own step.
 //!
 //! A lane is one entry of the UNet's batch axis. An image asks for two lanes while classifier-free guidance is on, else
-//! for one; they may fall into different calls. Nothing an image computes depends on its neighbours, so its bits are
+//! for one, evaluation by evaluation; they may fall into different calls. Nothing an image computes depends on its neighbours, so its bits are
 //! the same for any number of lanes and any order, as far as the network itself is batch-invariant.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use ndarray::{Array3, Array4, ArrayView3, Axis};
 
@@ -96,7 +97,7 @@ impl LanePool {
         if slot == self.members.len() {
             self.members.push(None);
         }
-        self.enqueue(slot, member.lanes.len());
+        self.enqueue(slot, member.lanes_now());
         self.members[slot] = Some(member);
     }
 
@@ -114,8 +115,8 @@ impl LanePool {
         Ok(Step { departures, calls: made, used, offered: limit.now().max(used), too_many })
     }
 
-    fn enqueue(&mut self, slot: usize, lanes: usize) {
-        self.queue.extend((0..lanes).map(|lane| LaneRequest { slot, lane }));
+    fn enqueue(&mut self, slot: usize, lanes: Range<usize>) {
+        self.queue.extend(lanes.map(|lane| LaneRequest { slot, lane }));
     }
 
     /// Takes the lanes of the next call from the queue, first come first served among those that may share it: the ones
@@ -197,7 +198,7 @@ impl LanePool {
     /// An image has all of its predictions: it queues for the next ones, or leaves.
     fn go_on(&mut self, slot: usize, departures: &mut Vec<Departure>) {
         let member = self.member(slot);
-        let lanes = member.lanes.len();
+        let lanes = member.lanes_now();
         if !member.is_done() {
             self.enqueue(slot, lanes);
         } else if let Some(member) = self.members[slot].take() {

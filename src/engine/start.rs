@@ -57,7 +57,8 @@ impl<'a> Starter<'a> {
         let Start { sampler, image_channels, kept } = self.images.start(&task.job, &schedule, &mut *noise)?;
         let guidance = guidance(self.recipe, &task.job);
         let lanes = lanes(self.recipe, &task.job, guidance, embeds, image_channels);
-        Ok(Member::new(with_seed, sampler, noise, guidance, lanes, kept))
+        let guided = task.job.guided(schedule.evaluations());
+        Ok(Member::new(with_seed, sampler, noise, guidance, lanes, kept).guided_in(guided))
     }
 }
 

@@ -55,7 +55,7 @@ pub fn trace<'a>(
     while !member.is_done() {
         let predictions = predictions(&member, unet)?;
         moments.push(moment(&member, config, &predictions)?);
-        for (lane, prediction) in predictions.into_iter().enumerate() {
+        for (lane, prediction) in member.lanes_now().zip(predictions) {
             member.receive(lane, prediction);
         }
     }
@@ -70,7 +70,7 @@ fn predictions(member: &Member, unet: &mut dyn Unet) -> Result<Vec<Array3<f32>>>
         call.set_conditions(0, member, lane);
         Ok(unet.predict(call.inputs())?.index_axis_move(Axis(0), 0))
     };
-    (0..member.lanes.len()).map(predict).collect()
+    member.lanes_now().map(predict).collect()
 }
 
 fn moment(member: &Member, config: &SchedulerConfig, predictions: &[Array3<f32>]) -> Result<Moment> {
@@ -78,7 +78,7 @@ fn moment(member: &Member, config: &SchedulerConfig, predictions: &[Array3<f32>]
     let mixing = member.mixing().expect("an image that waits for an evaluation has a noise level");
     let guess = |output: ArrayView3<'_, f32>| config.original(mixing, sample, output).ok_or_else(unknown);
     let original = guess(member.guidance().join(predictions).view())?;
-    // The first lane is that without the prompt; alone it is that with it.
+    // The first lane is that without the prompt; where there is one, it is that with it.
     let plain = guess(predictions[0].view())?;
     let (picture, noise) = mixing;
     let noise_in = |original: &Array3<f32>| (&sample - &(original * picture as f32)) / noise as f32;

@@ -9,6 +9,10 @@ use super::{FurtherTexts, ImageInput, Job, MicroConditioning};
 pub struct Rare {
     /// Rescale factor of the guided prediction, 0 = off.
     pub guidance_rescale: f64,
+    /// Share of the evaluations before which guidance is off, 0 to 1; see [`Job::guided`].
+    pub guidance_start: f64,
+    /// Share of the evaluations from which on it is off, 0 to 1.
+    pub guidance_stop: f64,
     /// Share of fresh noise per step of DDIM, 0 to 1.
     pub eta: f64,
     /// Texts for further text encoders.
@@ -34,6 +38,8 @@ pub struct Rare {
 /// What a row has that sets nothing of it.
 static NOTHING: Rare = Rare {
     guidance_rescale: 0.0,
+    guidance_start: 0.0,
+    guidance_stop: 1.0,
     eta: 0.0,
     texts: FurtherTexts { prompt_2: None, prompt_3: None, negative_prompt_2: None, negative_prompt_3: None },
     micro: MicroConditioning {

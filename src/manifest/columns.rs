@@ -10,6 +10,8 @@ pub(super) enum Field {
     NumInferenceSteps,
     GuidanceScale,
     GuidanceRescale,
+    GuidanceStart,
+    GuidanceStop,
     Eta,
     Width,
     Height,
@@ -46,7 +48,7 @@ pub struct KnownColumn {
 }
 
 /// The known columns; all others pass through to the metadata.
-pub const COLUMNS: [KnownColumn; 29] = [
+pub const COLUMNS: [KnownColumn; 31] = [
     known("prompt", &["text", "caption"], "text of the picture; the only column that a manifest must have"),
     known("id", &["custom_id", "key"], "unique name of the row, letters, digits, `_` and `-`; names its files"),
     known("negative_prompt", &[], "text to steer away from"),
@@ -54,6 +56,8 @@ pub const COLUMNS: [KnownColumn; 29] = [
     known("num_inference_steps", &["steps"], "denoising steps"),
     known("guidance_scale", &["cfg_scale", "cfg"], "0 to 1000; 1 or less turns guidance off"),
     known("guidance_rescale", &[], "0 to 1; 0 is off"),
+    known("guidance_start", &[], "0 to 1; share of the evaluations before which guidance is off"),
+    known("guidance_stop", &[], "0 to 1; share of the evaluations from which on guidance is off, and costs nothing"),
     known("eta", &[], "0 to 1; share of fresh noise of DDIM"),
     known("width", &[], "pixels"),
     known("height", &[], "pixels"),
@@ -82,7 +86,7 @@ pub const COLUMNS: [KnownColumn; 29] = [
     known("sigmas", &[], "noise levels in place of the scheduler's, or the name of a table"),
 ];
 
-pub(super) const FIELDS: [Field; 29] = [
+pub(super) const FIELDS: [Field; 31] = [
     Field::Prompt,
     Field::Id,
     Field::NegativePrompt,
@@ -90,6 +94,8 @@ pub(super) const FIELDS: [Field; 29] = [
     Field::NumInferenceSteps,
     Field::GuidanceScale,
     Field::GuidanceRescale,
+    Field::GuidanceStart,
+    Field::GuidanceStop,
     Field::Eta,
     Field::Width,
     Field::Height,
@@ -143,6 +149,8 @@ impl Field {
             Field::NumInferenceSteps => "bad_num_inference_steps",
             Field::GuidanceScale => "bad_guidance_scale",
             Field::GuidanceRescale => "bad_guidance_rescale",
+            Field::GuidanceStart => "bad_guidance_start",
+            Field::GuidanceStop => "bad_guidance_stop",
             Field::Eta => "bad_eta",
             Field::Width => "bad_width",
             Field::Height => "bad_height",
@@ -199,7 +207,7 @@ pub(super) const UNSUPPORTED: [&str; 9] = [
 
 /// Names that other tools use for a column of ours, and that are no aliases: with them a user means something, so they
 /// may not slip through to the metadata unnoticed.
-const FOREIGN: [(&str, Field); 22] = [
+const FOREIGN: [(&str, Field); 24] = [
     ("negative", Field::NegativePrompt),
     ("neg_prompt", Field::NegativePrompt),
     ("negativeprompt", Field::NegativePrompt),
@@ -210,6 +218,8 @@ const FOREIGN: [(&str, Field); 22] = [
     ("sampling_steps", Field::NumInferenceSteps),
     ("n_steps", Field::NumInferenceSteps),
     ("guidance", Field::GuidanceScale),
+    ("guidance_end", Field::GuidanceStop),
+    ("cfg_end", Field::GuidanceStop),
     ("cfgscale", Field::GuidanceScale),
     ("sampler_name", Field::Scheduler),
     ("scheduler_name", Field::Scheduler),
@@ -225,7 +235,7 @@ const FOREIGN: [(&str, Field); 22] = [
 ];
 
 /// Spellings that are long and rare enough that a name one or two letters away is taken for a slip.
-const SPELLINGS: [(&str, Field); 23] = [
+const SPELLINGS: [(&str, Field); 25] = [
     ("prompt", Field::Prompt),
     ("caption", Field::Prompt),
     ("custom_id", Field::Id),
@@ -236,6 +246,8 @@ const SPELLINGS: [(&str, Field); 23] = [
     ("guidance_scale", Field::GuidanceScale),
     ("cfg_scale", Field::GuidanceScale),
     ("guidance_rescale", Field::GuidanceRescale),
+    ("guidance_start", Field::GuidanceStart),
+    ("guidance_stop", Field::GuidanceStop),
     ("width", Field::Width),
     ("height", Field::Height),
     ("num_images_per_prompt", Field::NumImagesPerPrompt),

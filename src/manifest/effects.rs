@@ -23,13 +23,19 @@ pub(super) fn without(job: &Job, recipe: &Recipe, filled: impl Fn(Field) -> bool
     if filled(Field::Timesteps) && filled(Field::Sigmas) {
         found.push(effect(Field::Sigmas, "both `timesteps` and `sigmas` are filled", "fill one or the other"));
     }
+    let (start, stop) = (job.rare().guidance_start, job.rare().guidance_stop);
+    if start >= stop {
+        let message = format!("guidance starts at {start} and stops at {stop}");
+        let field = if filled(Field::GuidanceStop) { Field::GuidanceStop } else { Field::GuidanceStart };
+        found.push(effect(field, &message, "`guidance_start` is less than `guidance_stop`; `guidance_scale` 1 is no guidance"));
+    }
     found
 }
 
 type Works = fn(&Recipe) -> bool;
 
 /// Fields that only some models have a use for.
-const ROWS_OF_MODELS: [(Field, Works, &str); 12] = [
+const ROWS_OF_MODELS: [(Field, Works, &str); 14] = [
     (Field::Prompt2, |recipe| recipe.texts.len() > 1, "the model has one text encoder"),
     (Field::NegativePrompt2, |recipe| recipe.texts.len() > 1, "the model has one text encoder"),
     (Field::Prompt3, |recipe| recipe.texts.len() > 2, "the model has fewer than three text encoders"),
@@ -45,12 +51,18 @@ const ROWS_OF_MODELS: [(Field, Works, &str); 12] = [
         |recipe| recipe.guidance == GuidanceStyle::TextAndImage,
         "the model does not weigh text against image",
     ),
+    (Field::GuidanceStart, guided, "the model's guidance is no lane of its own"),
+    (Field::GuidanceStop, guided, "the model's guidance is no lane of its own"),
     (
         Field::GuidanceRescale,
         |recipe| recipe.guidance == GuidanceStyle::ClassifierFree,
         "the model has no classifier-free guidance",
     ),
 ];
+
+fn guided(recipe: &Recipe) -> bool {
+    matches!(recipe.guidance, GuidanceStyle::ClassifierFree | GuidanceStyle::TextAndImage)
+}
 
 fn scored(recipe: &Recipe) -> bool {
     recipe.time_ids == Some(TimeIds::AestheticScore)

@@ -184,6 +184,8 @@ impl<'r> RowReader<'r> {
             Field::NumImagesPerPrompt => small(cell, MAX_IMAGES).map(|images| job.num_images_per_prompt = images),
             Field::GuidanceScale => real(cell, 0.0..=MAX_GUIDANCE).map(|scale| job.guidance_scale = scale),
             Field::GuidanceRescale => real(cell, 0.0..=1.0).map(|rescale| job.rare_mut().guidance_rescale = rescale),
+            Field::GuidanceStart => real(cell, 0.0..=1.0).map(|start| job.rare_mut().guidance_start = start),
+            Field::GuidanceStop => real(cell, 0.0..=1.0).map(|stop| job.rare_mut().guidance_stop = stop),
             Field::Eta => real(cell, 0.0..=1.0).map(|eta| job.rare_mut().eta = eta),
             Field::Width => size(cell).map(|width| job.width = width),
             Field::Height => size(cell).map(|height| job.height = height),
@@ -255,6 +257,8 @@ fn empty_job(defaults: &Defaults) -> Job {
     let rare = job.rare_mut();
     rare.guidance_rescale = defaults.guidance_rescale;
     rare.eta = defaults.eta;
+    rare.guidance_start = defaults.guidance_start.unwrap_or(0.0);
+    rare.guidance_stop = defaults.guidance_stop.unwrap_or(1.0);
     rare.clip_skip = defaults.clip_skip.unwrap_or(0);
     job.share_rare(&mut None);
     job

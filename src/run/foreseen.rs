@@ -23,7 +23,7 @@ impl Foreseen {
             let job = &task.job;
             let area = u64::from(job.width) * u64::from(job.height);
             *work.entry((job.width, job.height)).or_default() +=
-                area * u64::from(job.num_inference_steps) * job.lanes as u64;
+                area * job.lane_evaluations(job.num_inference_steps);
         }
         let mut sizes: Vec<_> = work.keys().copied().collect();
         sizes.sort_by_key(|size| std::cmp::Reverse(work[size]));

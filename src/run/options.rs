@@ -25,6 +25,10 @@ pub struct DefaultFlags {
     pub num_inference_steps: Option<u32>,
     /// Guidance weight; `None`: as diffusers' pipeline for the model.
     pub guidance_scale: Option<f64>,
+    /// Share of the evaluations before which guidance is off; `None`: 0.
+    pub guidance_start: Option<f64>,
+    /// Share of the evaluations from which on it is off; `None`: 1.
+    pub guidance_stop: Option<f64>,
     /// How much of a given image is made anew; `None`: as diffusers' pipeline for the model.
     pub strength: Option<f64>,
     /// Last layers of the text encoder to skip; `None`: none.

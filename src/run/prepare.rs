@@ -87,6 +87,8 @@ fn defaults(options: &JobOptions, spec: &ModelSpec, config: &SchedulerConfig) ->
         num_inference_steps: flags.num_inference_steps.unwrap_or(spec.recipe.defaults.num_inference_steps),
         guidance_scale: flags.guidance_scale.unwrap_or(spec.recipe.defaults.guidance_scale),
         guidance_rescale: 0.0,
+        guidance_start: flags.guidance_start,
+        guidance_stop: flags.guidance_stop,
         eta: 0.0,
         strength: flags.strength,
         clip_skip: flags.clip_skip,
@@ -114,6 +116,11 @@ fn check_flags(defaults: &Defaults, size_multiple: u32, max_steps: u32) -> Resul
     let guidance = defaults.guidance_scale;
     if !guidance.is_finite() || guidance < 0.0 {
         return Err(usage("bad_guidance", format!("--guidance-scale: `{guidance}` is not a number from 0 on")));
+    }
+    let (start, stop) = (defaults.guidance_start.unwrap_or(0.0), defaults.guidance_stop.unwrap_or(1.0));
+    if !(0.0..=1.0).contains(&start) || !(0.0..=1.0).contains(&stop) || start >= stop {
+        let message = format!("--guidance-start `{start}` and --guidance-stop `{stop}` are not one below the other within 0 to 1");
+        return Err(usage("bad_guidance", message));
     }
     if let Some(strength) = defaults.strength.filter(|strength| !(0.0..=1.0).contains(strength)) {
         return Err(usage("bad_strength", format!("--strength: `{strength}` is not a number from 0 to 1")));

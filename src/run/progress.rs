@@ -204,9 +204,12 @@ fn left(tally: &Tally, started: Instant) -> String {
 
 /// Tells the time left from the lane evaluations done, since the longest images come first; `None` before the first ones.
 pub fn seconds_left(tally: &Tally, started: Instant) -> Option<f64> {
-    let done = tally.lanes_used();
-    let rate = done as f64 / started.elapsed().as_secs_f64().max(1e-9);
-    (done > 0).then(|| tally.planned_evaluations.saturating_sub(done) as f64 / rate)
+    let done = tally.lanes_used() as f64;
+    let rate = done / started.elapsed().as_secs_f64().max(1e-9);
+    // As many retries will be needed as so far.
+    let settled = tally.settled().max(1) as f64;
+    let planned = tally.planned_evaluations as f64 * (settled + tally.retried() as f64) / settled;
+    (done > 0.0).then(|| (planned - done).max(0.0) / rate)
 }
 
 fn plain_line(tally: &Tally, started: Instant) -> String {

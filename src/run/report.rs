@@ -110,6 +110,8 @@ fn cell(job: &Job, column: &str) -> String {
         "num_inference_steps" => job.num_inference_steps.to_string(),
         "guidance_scale" => job.guidance_scale.to_string(),
         "guidance_rescale" => job.rare().guidance_rescale.to_string(),
+        "guidance_start" => job.rare().guidance_start.to_string(),
+        "guidance_stop" => job.rare().guidance_stop.to_string(),
         "eta" => job.rare().eta.to_string(),
         "width" => job.width.to_string(),
         "height" => job.height.to_string(),
