@@ -118,7 +118,8 @@ fn guided_in(ordinal: u64, steps: u32) -> Range<usize> {
 
 /// Returns how many lanes `rows` take in all.
 fn work(rows: &[Row]) -> usize {
-    let guided = |(ordinal, (steps, guided, _)): (u64, &Row)| if *guided { guided_in(ordinal, *steps).len() } else { 0 };
+    let guided =
+        |(ordinal, (steps, guided, _)): (u64, &Row)| if *guided { guided_in(ordinal, *steps).len() } else { 0 };
     let steps: usize = rows.iter().map(|(steps, _, _)| *steps as usize).sum();
     steps + (0..).zip(rows).map(guided).sum::<usize>()
 }

@@ -27,7 +27,11 @@ pub(super) fn without(job: &Job, recipe: &Recipe, filled: impl Fn(Field) -> bool
     if start >= stop {
         let message = format!("guidance starts at {start} and stops at {stop}");
         let field = if filled(Field::GuidanceStop) { Field::GuidanceStop } else { Field::GuidanceStart };
-        found.push(effect(field, &message, "`guidance_start` is less than `guidance_stop`; `guidance_scale` 1 is no guidance"));
+        found.push(effect(
+            field,
+            &message,
+            "`guidance_start` is less than `guidance_stop`; `guidance_scale` 1 is no guidance",
+        ));
     }
     found
 }

@@ -22,8 +22,7 @@ impl Foreseen {
         for task in tasks {
             let job = &task.job;
             let area = u64::from(job.width) * u64::from(job.height);
-            *work.entry((job.width, job.height)).or_default() +=
-                area * job.lane_evaluations(job.num_inference_steps);
+            *work.entry((job.width, job.height)).or_default() += area * job.lane_evaluations(job.num_inference_steps);
         }
         let mut sizes: Vec<_> = work.keys().copied().collect();
         sizes.sort_by_key(|size| std::cmp::Reverse(work[size]));

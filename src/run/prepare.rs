@@ -119,7 +119,9 @@ fn check_flags(defaults: &Defaults, size_multiple: u32, max_steps: u32) -> Resul
     }
     let (start, stop) = (defaults.guidance_start.unwrap_or(0.0), defaults.guidance_stop.unwrap_or(1.0));
     if !(0.0..=1.0).contains(&start) || !(0.0..=1.0).contains(&stop) || start >= stop {
-        let message = format!("--guidance-start `{start}` and --guidance-stop `{stop}` are not one below the other within 0 to 1");
+        let message = format!(
+            "--guidance-start `{start}` and --guidance-stop `{stop}` are not one below the other within 0 to 1"
+        );
         return Err(usage("bad_guidance", message));
     }
     if let Some(strength) = defaults.strength.filter(|strength| !(0.0..=1.0).contains(strength)) {
