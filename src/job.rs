@@ -47,6 +47,9 @@ pub struct Defaults {
     /// Last layers of the text encoder to skip.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip_skip: Option<u32>,
+    /// The UNet's inner blocks are evaluated every so many evaluations only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_interval: Option<u32>,
     /// Pixels.
     pub width: u32,
     /// Pixels.
@@ -186,6 +189,9 @@ impl Job {
         if self.lanes > 1 && (rare.guidance_start, rare.guidance_stop) != (0.0, 1.0) {
             put("guidance_start", json!(rare.guidance_start));
             put("guidance_stop", json!(rare.guidance_stop));
+        }
+        if rare.cache_interval > 1 {
+            put("cache_interval", json!(rare.cache_interval));
         }
         for (name, numbers) in [("timesteps", &rare.timesteps), ("sigmas", &rare.sigmas)] {
             if let Some(numbers) = numbers {

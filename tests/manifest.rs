@@ -30,6 +30,7 @@ fn defaults() -> Defaults {
         eta: 0.0,
         strength: None,
         clip_skip: None,
+        cache_interval: None,
         width: 64,
         height: 48,
         num_images_per_prompt: 1,

@@ -33,6 +33,7 @@ fn fingerprint() -> RunFingerprint {
             eta: 0.0,
             strength: None,
             clip_skip: None,
+            cache_interval: None,
             width: 64,
             height: 64,
             num_images_per_prompt: 1,

@@ -21,7 +21,7 @@ fn pictures_equal_those_of_diffusers() {
         println!("{name:24} largest difference {most}/255, in {channels} values");
         worst.push((most, name));
     }
-    assert_eq!(worst.len(), 8);
+    assert_eq!(worst.len(), 12);
     assert!(worst.iter().all(|(most, _)| *most <= 1), "{worst:?}");
 }
 

@@ -56,6 +56,22 @@ pub struct Member {
     /// Those that are guided.
     guided: Range<usize>,
     predictions: Vec<Option<Array3<f32>>>,
+    /// Every so many evaluations all of the network is evaluated; 1 for always.
+    cache_interval: usize,
+    depth: Depth,
+    /// What the inner blocks gave each lane.
+    features: Vec<Option<Array3<f32>>>,
+}
+
+/// How much of the network an evaluation takes (DeepCache: Ma et al. 2023, arXiv 2312.00858).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Depth {
+    /// All of it, and nothing is kept.
+    Plain,
+    /// All of it, and what the inner blocks give is kept.
+    Deep,
+    /// What lies outside of the inner blocks.
+    Shallow,
 }
 
 impl Member {
@@ -71,7 +87,55 @@ impl Member {
         debug_assert_eq!(lanes.len(), guidance.lanes());
         let (eval, predictions) = (sampler.request(), vec![None; lanes.len()]);
         let (evaluation, guided) = (0, 0..usize::MAX);
-        Member { task, lanes, sampler, noise, guidance, kept, eval, evaluation, guided, predictions }
+        let (cache_interval, depth, features) = (1, Depth::Plain, vec![None; lanes.len()]);
+        Member {
+            task,
+            lanes,
+            sampler,
+            noise,
+            guidance,
+            kept,
+            eval,
+            evaluation,
+            guided,
+            predictions,
+            cache_interval,
+            depth,
+            features,
+        }
+    }
+
+    /// Returns the same image, for which the network's inner blocks are evaluated every `interval`-th time only.
+    pub fn cached(self, interval: u32) -> Self {
+        let mut member = Member { cache_interval: interval.max(1) as usize, ..self };
+        member.depth = member.next_depth();
+        member
+    }
+
+    /// Returns how much of the network its evaluation takes. A lane that has kept nothing yet takes all of it, and the
+    /// image's others with it.
+    fn next_depth(&self) -> Depth {
+        let has_all = || self.features[self.lanes_now()].iter().all(Option::is_some);
+        match self.cache_interval {
+            1 => Depth::Plain,
+            interval if !self.evaluation.is_multiple_of(interval) && has_all() => Depth::Shallow,
+            _ => Depth::Deep,
+        }
+    }
+
+    /// Returns how much of the network its evaluation takes.
+    pub(super) fn depth(&self) -> Depth {
+        self.depth
+    }
+
+    /// Keeps what the inner blocks gave a lane.
+    pub(super) fn keep(&mut self, lane: usize, features: Array3<f32>) {
+        self.features[lane] = Some(features);
+    }
+
+    /// Returns what they gave it last.
+    pub(super) fn features(&self, lane: usize) -> Option<ArrayView3<'_, f32>> {
+        self.features[lane].as_ref().map(|features| features.view())
     }
 
     /// Returns the same image, with guidance in these of its evaluations only.
@@ -125,6 +189,7 @@ impl Member {
         }
         self.eval = self.sampler.request();
         self.evaluation += 1;
+        self.depth = self.next_depth();
         true
     }
 }

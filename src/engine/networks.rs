@@ -5,7 +5,7 @@
 use image::RgbImage;
 use ndarray::{Array2, Array3, Array4, ArrayView2, ArrayView3, ArrayView4};
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::noise::Noise;
 
 /// What a text encoder gives for a batch of texts.
@@ -74,9 +74,30 @@ pub trait Unet: Send {
     /// The graph fails to run.
     fn predict_again(&mut self, inputs: UnetInputs<'_>) -> Result<Array4<f32>>;
 
+    /// Returns what [`Unet::predict`] does, and what the inner blocks gave, `[lanes, channels, h, w]`, for later calls of
+    /// [`Unet::predict_shallow`].
+    ///
+    /// # Errors
+    /// The graph fails to run, or was not loaded for this.
+    fn predict_deep(&mut self, _: UnetInputs<'_>) -> Result<(Array4<f32>, Array4<f32>)> {
+        Err(no_features())
+    }
+
+    /// Returns what [`Unet::predict`] does, with `features` in place of what the inner blocks would give, which are not computed.
+    ///
+    /// # Errors
+    /// The graph fails to run, or was not loaded for this.
+    fn predict_shallow(&mut self, _: UnetInputs<'_>, _features: ArrayView4<'_, f32>) -> Result<Array4<f32>> {
+        Err(no_features())
+    }
+
     /// Returns whether all calls are to have the same number of lanes, as long as memory suffices for it, those that are left
     /// over filled up. Kernels of GPUs give other last bits for other numbers of lanes, and want to be chosen for each.
     fn wants_fixed_lanes(&self) -> bool;
+}
+
+fn no_features() -> Error {
+    Error::new(ErrorKind::Unexpected, "no_features", "this network was not loaded to keep what its inner blocks give")
 }
 
 /// Turns latents into pixels.

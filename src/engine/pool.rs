@@ -12,7 +12,7 @@ use ndarray::{Array3, Array4, ArrayView3, Axis};
 use super::call::{Call, Conditions};
 use super::calls::{Calls, OUT_OF_MEMORY, call_all};
 use super::limit::CallLimit;
-use super::member::Member;
+use super::member::{Depth, Member};
 use super::networks::{TimestepInput, Unet};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::ImageTask;
@@ -24,10 +24,12 @@ struct LaneRequest {
     lane: usize,
 }
 
-/// What lanes must have in common to share a call: the number of tokens, and the timestep where the graph takes only one.
+/// What lanes must have in common to share a call: the number of tokens, how much of the network they take, and the timestep
+/// where the graph takes only one.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct CallKey {
     sequence: usize,
+    depth: Depth,
     timestep: Option<f64>,
 }
 
@@ -53,6 +55,12 @@ pub struct Step {
     pub offered: usize,
     /// Lanes that were too many for the memory at hand, if any were: the limit is lower from now on.
     pub too_many: Option<usize>,
+}
+
+/// What a call gave: predictions, and what is kept of the inner blocks, both one a lane.
+struct Predicted {
+    output: Array4<f32>,
+    features: Option<Array4<f32>>,
 }
 
 /// See the module's text.
@@ -142,22 +150,60 @@ impl LanePool {
         }
         let most = counts.iter().map(|(_, count)| *count).max();
         let found = counts.into_iter().find(|(_, count)| Some(*count) == most);
-        found.map_or(CallKey { sequence: 0, timestep: None }, |(key, _)| key)
+        found.map_or(CallKey { sequence: 0, depth: Depth::Plain, timestep: None }, |(key, _)| key)
     }
 
     fn key(&self, request: LaneRequest) -> CallKey {
         let member = self.member(request.slot);
         let timestep = (self.timestep_input == TimestepInput::Shared).then(|| member.eval().timestep);
-        CallKey { sequence: member.lanes[request.lane].embeds.hidden_states.nrows(), timestep }
+        let sequence = member.lanes[request.lane].embeds.hidden_states.nrows();
+        CallKey { sequence, depth: member.depth(), timestep }
     }
 
     fn member(&self, slot: usize) -> &Member {
         self.members[slot].as_ref().expect("a queued lane's member is in its slot")
     }
 
-    /// Makes one call of `size` lanes; the last request fills up. While the same lanes come again, only what changes from step
-    /// to step is put together anew.
-    fn predict(&mut self, unet: &mut dyn Unet, requests: &[LaneRequest], size: usize) -> Result<Array4<f32>> {
+    /// Makes one call of `size` lanes, all of one depth; the last request fills up.
+    fn predict(&mut self, unet: &mut dyn Unet, requests: &[LaneRequest], size: usize) -> Result<Predicted> {
+        let first = requests.first().expect("a call has a lane");
+        match self.member(first.slot).depth() {
+            Depth::Plain => Ok(Predicted { output: self.predict_plain(unet, requests, size)?, features: None }),
+            depth => self.predict_cached(unet, requests, size, depth),
+        }
+    }
+
+    /// Makes one call of which something is kept, or that takes what was.
+    fn predict_cached(
+        &mut self,
+        unet: &mut dyn Unet,
+        requests: &[LaneRequest],
+        size: usize,
+        depth: Depth,
+    ) -> Result<Predicted> {
+        // The device has other inputs after this.
+        self.last = None;
+        let last_one = requests.last().expect("a call has a lane");
+        let lanes: Vec<_> = (0..size).map(|lane| requests.get(lane).unwrap_or(last_one)).collect();
+        let mut call = Call::for_lanes_like(self.member(lanes[0].slot), size);
+        for (at, request) in lanes.iter().enumerate() {
+            let member = self.member(request.slot);
+            call.set_conditions(at, member, request.lane);
+            call.set(at, member, request.lane);
+        }
+        if depth == Depth::Deep {
+            let (output, features) = unet.predict_deep(call.inputs())?;
+            return Ok(Predicted { output, features: Some(features) });
+        }
+        let kept = |request: &&LaneRequest| self.member(request.slot).features(request.lane);
+        let kept: Vec<_> = lanes.iter().filter_map(kept).collect();
+        let features = ndarray::stack(Axis(0), &kept).expect("lanes of one size keep features of one size");
+        Ok(Predicted { output: unet.predict_shallow(call.inputs(), features.view())?, features: None })
+    }
+
+    /// Makes one call of the whole network. While the same lanes come again, only what changes from step to step is put
+    /// together anew.
+    fn predict_plain(&mut self, unet: &mut dyn Unet, requests: &[LaneRequest], size: usize) -> Result<Array4<f32>> {
         let last_one = requests.last().expect("a call has a lane");
         let lanes: Vec<_> = (0..size).map(|lane| requests.get(lane).unwrap_or(last_one)).collect();
         let member =
@@ -178,8 +224,11 @@ impl LanePool {
         output
     }
 
-    fn deliver(&mut self, requests: &[LaneRequest], outputs: Array4<f32>, departures: &mut Vec<Departure>) {
-        for (request, output) in requests.iter().zip(outputs.axis_iter(Axis(0))) {
+    fn deliver(&mut self, requests: &[LaneRequest], predicted: &Predicted, departures: &mut Vec<Departure>) {
+        for (at, (request, output)) in requests.iter().zip(predicted.output.axis_iter(Axis(0))).enumerate() {
+            if let (Some(features), Some(member)) = (&predicted.features, &mut self.members[request.slot]) {
+                member.keep(request.lane, features.index_axis(Axis(0), at).to_owned());
+            }
             self.deliver_one(*request, output, departures);
         }
     }
@@ -245,7 +294,7 @@ impl Calls for PoolCalls<'_> {
 
     fn call(&mut self, entries: &[LaneRequest], size: usize) -> Result<()> {
         let outputs = self.pool.predict(self.unet, entries, size)?;
-        self.pool.deliver(entries, outputs, &mut self.departures);
+        self.pool.deliver(entries, &outputs, &mut self.departures);
         Ok(())
     }
 

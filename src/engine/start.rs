@@ -58,7 +58,9 @@ impl<'a> Starter<'a> {
         let guidance = guidance(self.recipe, &task.job);
         let lanes = lanes(self.recipe, &task.job, guidance, embeds, image_channels);
         let guided = task.job.guided(schedule.evaluations());
-        Ok(Member::new(with_seed, sampler, noise, guidance, lanes, kept).guided_in(guided))
+        Ok(Member::new(with_seed, sampler, noise, guidance, lanes, kept)
+            .guided_in(guided)
+            .cached(task.job.rare().cache_interval))
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Rare {
     pub micro: MicroConditioning,
     /// Last layers of the text encoder to skip for the prompt.
     pub clip_skip: u32,
+    /// The UNet's inner blocks are evaluated every so many evaluations only; 1 for always.
+    pub cache_interval: u32,
     /// The picture to start from.
     pub image: Option<ImageInput>,
     /// What of it to make anew: white.
@@ -50,6 +52,7 @@ static NOTHING: Rare = Rare {
         negative_aesthetic_score: None,
     },
     clip_skip: 0,
+    cache_interval: 1,
     image: None,
     mask_image: None,
     strength: 1.0,

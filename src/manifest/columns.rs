@@ -27,6 +27,7 @@ pub(super) enum Field {
     Strength,
     ImageGuidanceScale,
     ClipSkip,
+    CacheInterval,
     OriginalSize,
     CropsCoordsTopLeft,
     TargetSize,
@@ -48,7 +49,7 @@ pub struct KnownColumn {
 }
 
 /// The known columns; all others pass through to the metadata.
-pub const COLUMNS: [KnownColumn; 31] = [
+pub const COLUMNS: [KnownColumn; 32] = [
     known("prompt", &["text", "caption"], "text of the picture; the only column that a manifest must have"),
     known("id", &["custom_id", "key"], "unique name of the row, letters, digits, `_` and `-`; names its files"),
     known("negative_prompt", &[], "text to steer away from"),
@@ -73,6 +74,7 @@ pub const COLUMNS: [KnownColumn; 31] = [
     known("strength", &["denoising_strength"], "above 0 to 1; how much of the image is made anew"),
     known("image_guidance_scale", &[], "0 to 1000; how much the image weighs in InstructPix2Pix"),
     known("clip_skip", &[], "last layers of the text encoder to skip"),
+    known("cache_interval", &[], "1 or more; the UNet's inner blocks are evaluated every so many evaluations only"),
     known("original_size", &[], "SDXL: size before cropping, width x height, such as 1024x768"),
     known("crops_coords_top_left", &[], "SDXL: top and left of the crop, such as 0x0"),
     known("target_size", &[], "SDXL: size after cropping, width x height"),
@@ -86,7 +88,7 @@ pub const COLUMNS: [KnownColumn; 31] = [
     known("sigmas", &[], "noise levels in place of the scheduler's, or the name of a table"),
 ];
 
-pub(super) const FIELDS: [Field; 31] = [
+pub(super) const FIELDS: [Field; 32] = [
     Field::Prompt,
     Field::Id,
     Field::NegativePrompt,
@@ -111,6 +113,7 @@ pub(super) const FIELDS: [Field; 31] = [
     Field::Strength,
     Field::ImageGuidanceScale,
     Field::ClipSkip,
+    Field::CacheInterval,
     Field::OriginalSize,
     Field::CropsCoordsTopLeft,
     Field::TargetSize,
@@ -166,6 +169,7 @@ impl Field {
             Field::Strength => "bad_strength",
             Field::ImageGuidanceScale => "bad_image_guidance_scale",
             Field::ClipSkip => "bad_clip_skip",
+            Field::CacheInterval => "bad_cache_interval",
             Field::OriginalSize => "bad_original_size",
             Field::CropsCoordsTopLeft => "bad_crops_coords_top_left",
             Field::TargetSize => "bad_target_size",
@@ -179,7 +183,7 @@ impl Field {
     /// Returns whether its cells hold whole numbers.
     pub fn is_whole(self) -> bool {
         use Field::*;
-        matches!(self, Seed | NumInferenceSteps | Width | Height | NumImagesPerPrompt | ClipSkip)
+        matches!(self, Seed | NumInferenceSteps | Width | Height | NumImagesPerPrompt | ClipSkip | CacheInterval)
     }
 
     /// Returns whether its cells hold numbers.
@@ -235,7 +239,7 @@ const FOREIGN: [(&str, Field); 24] = [
 ];
 
 /// Spellings that are long and rare enough that a name one or two letters away is taken for a slip.
-const SPELLINGS: [(&str, Field); 25] = [
+const SPELLINGS: [(&str, Field); 26] = [
     ("prompt", Field::Prompt),
     ("caption", Field::Prompt),
     ("custom_id", Field::Id),
@@ -258,6 +262,7 @@ const SPELLINGS: [(&str, Field); 25] = [
     ("init_image", Field::Image),
     ("strength", Field::Strength),
     ("clip_skip", Field::ClipSkip),
+    ("cache_interval", Field::CacheInterval),
     ("original_size", Field::OriginalSize),
     ("target_size", Field::TargetSize),
     ("aesthetic_score", Field::AestheticScore),

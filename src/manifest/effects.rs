@@ -39,11 +39,12 @@ pub(super) fn without(job: &Job, recipe: &Recipe, filled: impl Fn(Field) -> bool
 type Works = fn(&Recipe) -> bool;
 
 /// Fields that only some models have a use for.
-const ROWS_OF_MODELS: [(Field, Works, &str); 14] = [
+const ROWS_OF_MODELS: [(Field, Works, &str); 15] = [
     (Field::Prompt2, |recipe| recipe.texts.len() > 1, "the model has one text encoder"),
     (Field::NegativePrompt2, |recipe| recipe.texts.len() > 1, "the model has one text encoder"),
     (Field::Prompt3, |recipe| recipe.texts.len() > 2, "the model has fewer than three text encoders"),
     (Field::NegativePrompt3, |recipe| recipe.texts.len() > 2, "the model has fewer than three text encoders"),
+    (Field::CacheInterval, |recipe| recipe.patch_size.is_none(), "the model has no UNet with inner blocks"),
     (Field::ClipSkip, |recipe| recipe.clip_skip, "the model takes no layer of CLIP"),
     (Field::OriginalSize, |recipe| recipe.time_ids.is_some(), "the model is not told sizes"),
     (Field::CropsCoordsTopLeft, |recipe| recipe.time_ids.is_some(), "the model is not told sizes"),

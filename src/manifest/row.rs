@@ -27,6 +27,9 @@ const MAX_GUIDANCE: f64 = 1000.0;
 /// More layers than any CLIP has.
 const MAX_CLIP_SKIP: u64 = 100;
 
+/// More evaluations than any schedule has.
+const MAX_CACHE_INTERVAL: u64 = 1000;
+
 /// Reads rows by the rules; remembers what rows have in common.
 pub(super) struct RowReader<'r> {
     rules: &'r Rules<'r>,
@@ -260,6 +263,7 @@ fn empty_job(defaults: &Defaults) -> Job {
     rare.guidance_start = defaults.guidance_start.unwrap_or(0.0);
     rare.guidance_stop = defaults.guidance_stop.unwrap_or(1.0);
     rare.clip_skip = defaults.clip_skip.unwrap_or(0);
+    rare.cache_interval = defaults.cache_interval.unwrap_or(1);
     job.share_rare(&mut None);
     job
 }
@@ -275,6 +279,7 @@ fn further(job: &mut Job, field: Field, cell: &str) -> Result<(), Problem> {
         Field::NegativePrompt3 => rare.texts.negative_prompt_3 = text(),
         Field::Strength => rare.strength = real(cell, 0.0..=1.0)?,
         Field::ImageGuidanceScale => rare.image_guidance_scale = real(cell, 0.0..=MAX_GUIDANCE)?,
+        Field::CacheInterval => rare.cache_interval = small(cell, MAX_CACHE_INTERVAL)?,
         Field::ClipSkip => rare.clip_skip = u32::try_from(whole(cell, 0..=MAX_CLIP_SKIP)?).unwrap_or(0),
         Field::OriginalSize => rare.micro.original_size = Some(both_sides(cell, any_side)?),
         Field::CropsCoordsTopLeft => rare.micro.crops_coords_top_left = Some(both_sides(cell, any_side)?),

@@ -10,7 +10,7 @@ use ndarray::{Array, ArrayD, Dimension};
 use ort::logging::LogLevel;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{OutputSelector, RunOptions, Session, SessionInputValue, SessionOutputs};
-use ort::value::DynValue;
+use ort::value::{DynValue, TensorElementType};
 
 use super::binding::Bound;
 use super::device::Device;
@@ -18,12 +18,12 @@ use super::gpu_options::GpuOptions;
 use super::operators::operators;
 use super::placement::{self, refuse_cpu_nodes};
 use super::providers::providers;
-use super::rewrite::{Rewritten, rewrite};
+use super::rewrite::{self, Part, Rewritten, rewrite};
 use super::runtime::{Runtime, with_complaints};
 use super::tensor::float_output;
 use crate::error::{Error, ErrorKind, Location, Result};
 use crate::kernels;
-use crate::model::{GraphFile, TensorInfo};
+use crate::model::{Dtype, GraphFile, TensorInfo};
 
 /// Whose kernels compute what both have on a processor.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -47,6 +47,8 @@ pub struct SessionOptions {
     pub threads: usize,
     /// What only matters on a GPU.
     pub gpu: GpuOptions,
+    /// Whether the UNet is also to be loaded without its inner blocks, for images that keep what those gave.
+    pub keep_features: bool,
 }
 
 impl SessionOptions {
@@ -70,6 +72,7 @@ pub(super) struct GraphSession {
     path: PathBuf,
     on_gpu: bool,
     own_kernels: Vec<(&'static str, usize)>,
+    cut: Option<String>,
 }
 
 impl fmt::Debug for GraphSession {
@@ -87,20 +90,53 @@ impl GraphSession {
         options: &SessionOptions,
         busy: bool,
     ) -> Result<GraphSession> {
+        GraphSession::load_part(runtime, (part, graph), None, options, busy)
+    }
+
+    /// Loads one part of `graph`, or all of it; otherwise as [`GraphSession::load`].
+    pub(super) fn load_part(
+        runtime: &Runtime,
+        (part, graph): (&'static str, &GraphFile),
+        piece: Option<Part>,
+        options: &SessionOptions,
+        busy: bool,
+    ) -> Result<GraphSession> {
         refuse_cuda_only((part, graph), options.device)?;
-        let (session, complaints) = with_complaints(|| {
-            if let Some(loaded) = with_own_kernels(graph, options, || builder(runtime, options, (part, busy))) {
-                return Ok(loaded);
-            }
-            Ok((builder(runtime, options, (part, busy))?.commit_from_file(&graph.path)?, Vec::new()))
+        let new = || builder(runtime, options, (part, busy));
+        let (session, complaints) = with_complaints(|| match with_own_kernels(graph, piece, options, new) {
+            Some(loaded) => Ok(loaded),
+            None if piece.is_some() => in_memory(graph, rewrite::Plan { own_kernels: false, part: piece }, new)?
+                .ok_or_else(|| ort::Error::new("there is no graph in the file")),
+            None => Ok(Loaded { session: new()?.commit_from_file(&graph.path)?, own_kernels: Vec::new(), cut: None }),
         });
-        let (session, own_kernels) =
+        let Loaded { session, own_kernels, cut } =
             session.map_err(|error| refused((part, graph), options.device, error, &complaints))?;
         let on_gpu = options.device != Device::Cpu;
         if on_gpu && !options.gpu.allow_cpu_nodes {
             refuse_cpu_nodes(&session, options.device, part, graph)?;
         }
-        Ok(GraphSession { session, part, path: graph.path.clone(), on_gpu, own_kernels })
+        Ok(GraphSession { session, part, path: graph.path.clone(), on_gpu, own_kernels, cut })
+    }
+
+    /// Returns whether the graph has an input `name`.
+    pub(super) fn takes(&self, name: &str) -> bool {
+        self.session.inputs().iter().any(|input| input.name() == name)
+    }
+
+    /// Returns the type of the input `name`, of those that a UNet computes with.
+    pub(super) fn input_dtype(&self, name: &str) -> Option<Dtype> {
+        let input = self.session.inputs().iter().find(|input| input.name() == name)?;
+        match input.dtype().tensor_type()? {
+            TensorElementType::Float16 => Some(Dtype::Float16),
+            TensorElementType::Bfloat16 => Some(Dtype::Bfloat16),
+            TensorElementType::Float64 => Some(Dtype::Float64),
+            _ => Some(Dtype::Float32),
+        }
+    }
+
+    /// Returns the tensor at which the graph was cut, if it was.
+    pub(super) fn cut(&self) -> Option<&str> {
+        self.cut.as_deref()
     }
 
     /// Returns how many of which operators of our own the graph has.
@@ -207,30 +243,29 @@ fn builder(runtime: &Runtime, options: &SessionOptions, (part, busy): (&str, boo
     Ok(builder)
 }
 
-/// A session, and how many of which operators of our own it has.
-type Loaded = (Session, Vec<(&'static str, usize)>);
+/// A session, how many of which operators of our own it has, and the tensor at which it was cut.
+struct Loaded {
+    session: Session,
+    own_kernels: Vec<(&'static str, usize)>,
+    cut: Option<String>,
+}
 
-/// Loads the graph with operators of our own, where they are asked for and there is something to gain. A graph that cannot be
-/// loaded so is loaded as it is.
+/// Loads the graph, or a part of it, with operators of our own, where they are asked for and there is something to gain. A graph
+/// that cannot be loaded so is loaded as it is.
 fn with_own_kernels(
     graph: &GraphFile,
+    part: Option<Part>,
     options: &SessionOptions,
-    builder: impl FnOnce() -> ort::Result<SessionBuilder>,
+    builder: impl Fn() -> ort::Result<SessionBuilder>,
 ) -> Option<Loaded> {
     if options.device != Device::Cpu || options.kernels != Kernels::Own || !kernels::is_available() {
         return None;
     }
-    let load = || -> ort::Result<Option<Loaded>> {
-        let rewritten = rewrite(&graph.path).map_err(|error| ort::Error::new(error.to_string()))?;
-        let Some(Rewritten { bytes, replaced }) = rewritten else { return Ok(None) };
-        let mut builder = with_weights_beside(builder()?, &graph.path)?;
-        Ok(Some((builder.commit_from_memory(&bytes)?, replaced)))
-    };
     let path = graph.path.display();
-    match load() {
-        Ok(Some((session, replaced))) => {
-            tracing::debug!("{path}: own kernels: {replaced:?}");
-            Some((session, replaced))
+    match in_memory(graph, rewrite::Plan { own_kernels: true, part }, builder) {
+        Ok(Some(loaded)) => {
+            tracing::debug!("{path}: own kernels: {:?}", loaded.own_kernels);
+            Some(loaded)
         }
         Ok(None) => None,
         Err(error) => {
@@ -238,6 +273,18 @@ fn with_own_kernels(
             None
         }
     }
+}
+
+/// Loads a graph that is rewritten in memory; `None` where there is nothing to rewrite.
+fn in_memory(
+    graph: &GraphFile,
+    plan: rewrite::Plan,
+    builder: impl Fn() -> ort::Result<SessionBuilder>,
+) -> ort::Result<Option<Loaded>> {
+    let rewritten = rewrite(&graph.path, plan).map_err(|error| ort::Error::new(error.to_string()))?;
+    let Some(Rewritten { bytes, replaced: own_kernels, cut }) = rewritten else { return Ok(None) };
+    let mut builder = with_weights_beside(builder()?, &graph.path)?;
+    Ok(Some(Loaded { session: builder.commit_from_memory(&bytes)?, own_kernels, cut }))
 }
 
 /// Returns `builder` for a graph in memory that has our operators, and whose weights may be in files beside `path`.

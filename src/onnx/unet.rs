@@ -15,12 +15,13 @@ use super::gpu_options::Binding;
 use super::guidance_embedding::guidance_embedding;
 use super::lanes::{Batch, fill, least_entries};
 use super::patches;
+use super::rewrite::{FEATURES, Part, can_be_cut};
 use super::runtime::Runtime;
 use super::session::{GraphSession, Inputs, SessionOptions};
 use super::tensor::{as_given, float_input, number_input, timestep_input, zeros_input};
 use crate::engine::{TimestepInput, Unet, UnetInputs};
-use crate::error::{Error, ErrorKind, Result};
-use crate::model::{GuidanceInput, ModelSpec, PositionIds, TensorInfo, TimestepShape, UnetGraph};
+use crate::error::{Error, ErrorKind, Location, Result};
+use crate::model::{Dtype, GraphFile, GuidanceInput, ModelSpec, PositionIds, TensorInfo, TimestepShape, UnetGraph};
 
 /// Width of `timestep_cond` where the graph does not say it: that of all published models.
 const EMBEDDING_WIDTH: usize = 256;
@@ -34,6 +35,17 @@ pub struct OnnxUnet {
     /// For inputs that stay on the device.
     resident: Option<Bound>,
     told_rounding: bool,
+    /// Where images keep what the inner blocks gave.
+    cut: Option<Cut>,
+}
+
+/// A UNet that is cut: what lies outside of its inner blocks, and the tensors at the cut.
+struct Cut {
+    shallow: GraphSession,
+    /// An output of the whole.
+    given: TensorInfo,
+    /// An input of what lies outside, of the same type.
+    taken: TensorInfo,
 }
 
 impl fmt::Debug for OnnxUnet {
@@ -54,7 +66,12 @@ impl OnnxUnet {
     /// ONNX Runtime cannot load the graph or use the device.
     pub fn load(runtime: &Runtime, spec: &ModelSpec, options: &SessionOptions) -> Result<Self> {
         let bound = spec.unet.clone();
-        let graph = GraphSession::load(runtime, ("UNet", &bound.file), options, true)?;
+        let part = options.keep_features.then_some(Part::Deep);
+        if part.is_some() {
+            check_cut(&bound.file, options.device)?;
+        }
+        let graph = GraphSession::load_part(runtime, ("UNet", &bound.file), part, options, true)?;
+        let cut = graph.cut().map(|given| Cut::load(runtime, &bound, given, options)).transpose()?;
         let least = match options.device {
             Device::Cpu => least_entries(options.thread_count(), spec.attention_heads.unwrap_or(1)),
             _ => 1,
@@ -67,7 +84,7 @@ impl OnnxUnet {
             Binding::Off => false,
         };
         let resident = is_resident.then(|| graph.bind(options.device, &bound.out_sample)).transpose()?;
-        Ok(OnnxUnet { graph, bound, batch, is_on_gpu, resident, told_rounding: false })
+        Ok(OnnxUnet { graph, bound, batch, is_on_gpu, resident, told_rounding: false, cut })
     }
 
     fn tell_rounding(&mut self, timesteps: &[f64]) {
@@ -119,7 +136,40 @@ impl OnnxUnet {
         Ok(if self.bound.denoises { lanes.velocity(output, &self.bound) } else { output })
     }
 
-    fn predict_on(&mut self, inputs: UnetInputs<'_>, is_again: bool) -> Result<Array4<f32>> {
+    /// Makes one call of the whole graph, and returns what its inner blocks gave too.
+    fn call_deep(&mut self, inputs: &UnetInputs<'_>, range: &Range<usize>, size: usize) -> Result<Vec<Array4<f32>>> {
+        let cut = self.cut.as_ref().ok_or_else(not_cut)?;
+        let lanes = CallLanes::new(&self.bound, inputs, range, size)?;
+        lanes.check(&self.graph, &self.bound)?;
+        let mut outputs = self.graph.run_all(lanes.inputs(&self.bound), &[&self.bound.out_sample, &cut.given])?;
+        let features = outputs.pop().and_then(|features| features.into_dimensionality().ok());
+        let features: Array4<f32> = features.ok_or_else(not_cut)?;
+        let output = outputs.pop().ok_or_else(not_cut)?;
+        Ok(vec![self.prediction(output, &lanes)?, features])
+    }
+
+    /// Makes one call without the inner blocks.
+    fn call_shallow(
+        &mut self,
+        (inputs, features): (&UnetInputs<'_>, ArrayView4<'_, f32>),
+        range: &Range<usize>,
+        size: usize,
+    ) -> Result<Array4<f32>> {
+        let cut = self.cut.as_mut().ok_or_else(not_cut)?;
+        let lanes = CallLanes::new(&self.bound, inputs, range, size)?;
+        let features = fill(features, range, size);
+        let all = lanes.inputs(&self.bound).and_then(|mut all| {
+            // What only the inner blocks look at is no input of what lies outside of them.
+            all.push(named(&cut.taken, float_input(features.view(), cut.taken.dtype)?));
+            all.retain(|(name, _)| cut.shallow.takes(name));
+            Ok(all)
+        });
+        let output: ArrayD<f32> = cut.shallow.run(all, &self.bound.out_sample)?;
+        self.prediction(output, &lanes)
+    }
+
+    /// Fails where the inputs of a call are not for the same lanes; returns how many they are for.
+    fn lanes_of(&mut self, inputs: &UnetInputs<'_>) -> Result<usize> {
         self.tell_rounding(inputs.timesteps);
         let lanes = inputs.sample.dim().0;
         if inputs.timesteps.len() != lanes || inputs.encoder_hidden_states.dim().0 != lanes {
@@ -127,6 +177,11 @@ impl OnnxUnet {
             let message = format!("{lanes} samples with {times} timesteps and embeddings for {states}");
             return Err(Error::new(ErrorKind::Unexpected, "lanes_differ", message));
         }
+        Ok(lanes)
+    }
+
+    fn predict_on(&mut self, inputs: UnetInputs<'_>, is_again: bool) -> Result<Array4<f32>> {
+        let lanes = self.lanes_of(&inputs)?;
         // Calls that are cut share nothing from step to step.
         if let Some(mut resident) = self.resident.take_if(|_| self.batch.fixed.is_none()) {
             let output = self.call_resident(&mut resident, &inputs, is_again);
@@ -153,9 +208,56 @@ impl Unet for OnnxUnet {
         self.predict_on(inputs, true)
     }
 
+    fn predict_deep(&mut self, inputs: UnetInputs<'_>) -> Result<(Array4<f32>, Array4<f32>)> {
+        let lanes = self.lanes_of(&inputs)?;
+        let batch = self.batch;
+        let mut outputs = batch.run_all(lanes, |range, size| self.call_deep(&inputs, &range, size))?;
+        let features = outputs.pop().ok_or_else(not_cut)?;
+        Ok((outputs.pop().ok_or_else(not_cut)?, features))
+    }
+
+    fn predict_shallow(&mut self, inputs: UnetInputs<'_>, features: ArrayView4<'_, f32>) -> Result<Array4<f32>> {
+        let lanes = self.lanes_of(&inputs)?;
+        let batch = self.batch;
+        batch.run(lanes, |range, size| self.call_shallow((&inputs, features), &range, size))
+    }
+
     fn wants_fixed_lanes(&self) -> bool {
         self.is_on_gpu && self.batch.fixed.is_none()
     }
+}
+
+impl Cut {
+    fn load(runtime: &Runtime, bound: &UnetGraph, given: &str, options: &SessionOptions) -> Result<Self> {
+        let shallow = GraphSession::load_part(runtime, ("UNet", &bound.file), Some(Part::Shallow), options, true)?;
+        let tensor = |name: &str| TensorInfo { name: name.to_string(), dtype: Dtype::Float32, dims: None };
+        let dtype = shallow.input_dtype(FEATURES).unwrap_or(Dtype::Float32);
+        Ok(Cut { shallow, given: tensor(given), taken: TensorInfo { dtype, ..tensor(FEATURES) } })
+    }
+}
+
+/// Fails where a graph cannot be cut, or its parts not run: TensorRT is told of shapes by the inputs of the whole.
+fn check_cut(file: &GraphFile, device: Device) -> Result<()> {
+    let error = |what: &str, hint: &str| {
+        let message = format!("`cache_interval`: {what}");
+        Err(Error::new(ErrorKind::Model, "cannot_be_cut", message).at(Location::file(&file.path)).hint(hint))
+    };
+    match device {
+        Device::TensorRt(_) => {
+            error("a UNet that is cut does not run on TensorRT", "use `--device cuda`, or leave it empty")
+        }
+        // A file that cannot be read says so when it is loaded.
+        _ if can_be_cut(&file.path).unwrap_or(true) => Ok(()),
+        _ => error("the UNet has no skip connection to cut it at", "leave it empty with this model"),
+    }
+}
+
+fn not_cut() -> Error {
+    Error::new(
+        ErrorKind::Unexpected,
+        "no_features",
+        "the UNet was not loaded to keep what its inner blocks give, or gives no such thing",
+    )
 }
 
 /// The tensors of one call, filled up to the number of lanes that it has.

@@ -96,6 +96,14 @@ impl<N: Unet + ?Sized> Unet for Timed<'_, N> {
         self.clock.measure(|times| &mut times.unet, || self.network.predict_again(inputs))
     }
 
+    fn predict_deep(&mut self, inputs: UnetInputs<'_>) -> Result<(Array4<f32>, Array4<f32>)> {
+        self.clock.measure(|times| &mut times.unet, || self.network.predict_deep(inputs))
+    }
+
+    fn predict_shallow(&mut self, inputs: UnetInputs<'_>, features: ArrayView4<'_, f32>) -> Result<Array4<f32>> {
+        self.clock.measure(|times| &mut times.unet, || self.network.predict_shallow(inputs, features))
+    }
+
     fn wants_fixed_lanes(&self) -> bool {
         self.network.wants_fixed_lanes()
     }

@@ -9,6 +9,8 @@ use crate::job::ImageTask;
 pub(super) struct Foreseen {
     /// Whether any starts from a picture.
     pub(super) with_images: bool,
+    /// Whether any keeps what the UNet's inner blocks gave.
+    pub(super) keeps_features: bool,
     /// How many there are.
     pub(super) images: usize,
     /// Widths and heights in pixels, the one with the most work first.
@@ -27,7 +29,8 @@ impl Foreseen {
         let mut sizes: Vec<_> = work.keys().copied().collect();
         sizes.sort_by_key(|size| std::cmp::Reverse(work[size]));
         let with_images = tasks.iter().any(|task| task.job.rare().image.is_some());
-        Foreseen { with_images, images: tasks.len(), sizes }
+        let keeps_features = tasks.iter().any(|task| task.job.rare().cache_interval > 1);
+        Foreseen { with_images, keeps_features, images: tasks.len(), sizes }
     }
 }
 
@@ -46,7 +49,7 @@ mod tests {
             ImageTask::new(Arc::new(job), 0, row, 0)
         };
         let foreseen = Foreseen::of(&[task(0, 64, 10), task(1, 128, 5), task(2, 64, 9)]);
-        assert_eq!(foreseen, Foreseen { with_images: false, images: 3, sizes: vec![(128, 128), (64, 64)] });
+        assert_eq!(foreseen, Foreseen { images: 3, sizes: vec![(128, 128), (64, 64)], ..Foreseen::default() });
         assert_eq!(Foreseen::of(&[]), Foreseen::default());
     }
 }

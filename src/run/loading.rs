@@ -49,7 +49,7 @@ impl Load<'_> {
             }
             _ => gpu.engine_cache = None,
         }
-        Ok(SessionOptions { kernels, device, threads, gpu })
+        Ok(SessionOptions { kernels, device, threads, gpu, keep_features: self.foreseen.keeps_features })
     }
 
     /// Returns the folder for the engines of this model on this kind of GPU, if there is to be one.

@@ -33,6 +33,8 @@ pub struct DefaultFlags {
     pub strength: Option<f64>,
     /// Last layers of the text encoder to skip; `None`: none.
     pub clip_skip: Option<u32>,
+    /// The UNet's inner blocks are evaluated every so many evaluations only; `None`: always.
+    pub cache_interval: Option<u32>,
     /// Pixels; `None`: the model's.
     pub width: Option<u32>,
     /// Pixels; `None`: the model's.

@@ -92,6 +92,7 @@ fn defaults(options: &JobOptions, spec: &ModelSpec, config: &SchedulerConfig) ->
         eta: 0.0,
         strength: flags.strength,
         clip_skip: flags.clip_skip,
+        cache_interval: flags.cache_interval,
         width: flags.width.unwrap_or(spec.default_size.0),
         height: flags.height.unwrap_or(spec.default_size.1),
         num_images_per_prompt: flags.num_images_per_prompt.unwrap_or(1),
@@ -126,6 +127,9 @@ fn check_flags(defaults: &Defaults, size_multiple: u32, max_steps: u32) -> Resul
     }
     if let Some(strength) = defaults.strength.filter(|strength| !(0.0..=1.0).contains(strength)) {
         return Err(usage("bad_strength", format!("--strength: `{strength}` is not a number from 0 to 1")));
+    }
+    if let Some(interval) = defaults.cache_interval.filter(|interval| !(1..=1000).contains(interval)) {
+        return Err(usage("bad_cache_interval", format!("--cache-interval: `{interval}` is not within 1 to 1000")));
     }
     let images = defaults.num_images_per_prompt;
     if images == 0 || images > 10_000 {

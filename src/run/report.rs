@@ -142,6 +142,7 @@ fn rare(job: &Job, column: &str) -> Option<String> {
         "negative_prompt_2" => texts.negative_prompt_2.clone(),
         "negative_prompt_3" => texts.negative_prompt_3.clone(),
         "image_guidance_scale" if rare.image.is_some() => Some(rare.image_guidance_scale.to_string()),
+        "cache_interval" => Some(rare.cache_interval.to_string()),
         "clip_skip" => (rare.clip_skip > 0).then(|| rare.clip_skip.to_string()),
         "original_size" => micro.original_size.map(size),
         "crops_coords_top_left" => micro.crops_coords_top_left.map(size),

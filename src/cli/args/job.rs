@@ -76,6 +76,9 @@ pub struct DefaultArgs {
     /// Last layers of the text encoder to skip  [default: 0]
     #[arg(long, value_name = "N", env = "NIGHTSHIFT_CLIP_SKIP")]
     pub clip_skip: Option<u32>,
+    /// Evaluate the UNet's inner blocks every N evaluations only, and keep what they gave in between; changes pictures  [default: 1]
+    #[arg(long, value_name = "N", env = "NIGHTSHIFT_CACHE_INTERVAL")]
+    pub cache_interval: Option<u32>,
     /// Width in pixels  [default: the row's image's, else the model's]
     #[arg(long, value_name = "PIXELS", env = "NIGHTSHIFT_WIDTH")]
     pub width: Option<u32>,
@@ -118,6 +121,7 @@ impl JobArgs {
                 guidance_stop: self.defaults.guidance_stop,
                 strength: self.defaults.strength,
                 clip_skip: self.defaults.clip_skip,
+                cache_interval: self.defaults.cache_interval,
                 width: self.defaults.width,
                 height: self.defaults.height,
                 seed: self.defaults.seed,

@@ -28,7 +28,7 @@ pub(super) fn live(nodes: &[Node], outputs: &[Bytes]) -> io::Result<Vec<bool>> {
 }
 
 /// Adds the names of all tensors that `node` uses, in its subgraphs too.
-fn uses(node: &Node, wanted: &mut Vec<String>) -> io::Result<()> {
+pub(super) fn uses(node: &Node, wanted: &mut Vec<String>) -> io::Result<()> {
     wanted.extend(node.input.iter().cloned());
     for graph in node.attribute.iter().filter_map(|attribute| attribute.g.clone()) {
         let graph = Graph::decode(graph).map_err(io::Error::other)?;

@@ -1,4 +1,5 @@
-//! Rewrites a graph for the processor: operations for which we have a kernel of our own are replaced by it.
+//! Rewrites a graph: for the processor, operations for which we have a kernel of our own are replaced by it; and a UNet may be
+//! cut into parts.
 //!
 //! Each rule replaces one node by another that gives the same tensor under the same name, so nothing else of the graph need
 //! be touched but what nobody uses any more. The file stays as it is: the new graph lives in memory,
@@ -6,6 +7,7 @@
 
 mod attention;
 mod convolution;
+mod cut;
 mod live;
 mod norm;
 mod proto;
@@ -18,6 +20,7 @@ use std::path::Path;
 use prost::Message;
 use prost::bytes::Bytes;
 
+pub(super) use cut::{FEATURES, Part};
 use proto::{BFLOAT16, DOUBLE, FLOAT, FLOAT16, INT64, Model, Node, Opset, Tensor};
 
 /// The domain of our operators.
@@ -29,19 +32,58 @@ pub(super) struct Rewritten {
     pub(super) bytes: Vec<u8>,
     /// How many nodes were replaced, by the names of the new operators.
     pub(super) replaced: Vec<(&'static str, usize)>,
+    /// The tensor at which it was cut, if it was.
+    pub(super) cut: Option<String>,
+}
+
+/// What is to be done to a graph.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Plan {
+    /// Whether operations are to be replaced by ours.
+    pub(super) own_kernels: bool,
+    /// The part that is to be left of it.
+    pub(super) part: Option<Part>,
 }
 
 /// Returns the graph in the file `path` rewritten, or `None` where there is nothing to gain.
 ///
 /// # Errors
-/// The file cannot be read, or is not an ONNX model.
-pub(super) fn rewrite(path: &Path) -> io::Result<Option<Rewritten>> {
-    rewrite_bytes(fs::read(path)?.into())
+/// The file cannot be read, is not an ONNX model, or cannot be cut.
+pub(super) fn rewrite(path: &Path, plan: Plan) -> io::Result<Option<Rewritten>> {
+    rewrite_bytes(fs::read(path)?.into(), plan)
 }
 
-fn rewrite_bytes(file: Bytes) -> io::Result<Option<Rewritten>> {
+/// Returns whether the graph in the file `path` can be cut.
+///
+/// # Errors
+/// The file cannot be read, or is not an ONNX model.
+pub(super) fn can_be_cut(path: &Path) -> io::Result<bool> {
+    let model = Model::decode(Bytes::from(fs::read(path)?)).map_err(io::Error::other)?;
+    let mut graph = model.graph.unwrap_or_default();
+    Ok(cut::cut(&mut graph, Part::Deep)?.is_some())
+}
+
+fn rewrite_bytes(file: Bytes, plan: Plan) -> io::Result<Option<Rewritten>> {
     let mut model = Model::decode(file).map_err(io::Error::other)?;
     let Some(graph) = &mut model.graph else { return Ok(None) };
+    let cut = match plan.part {
+        Some(part) => {
+            Some(cut::cut(graph, part)?.ok_or_else(|| io::Error::other("it has no skip connection to cut at"))?)
+        }
+        None => None,
+    };
+    let replaced = if plan.own_kernels { replace(graph)? } else { Vec::new() };
+    if replaced.is_empty() && cut.is_none() {
+        return Ok(None);
+    }
+    if !replaced.is_empty() {
+        model.opset_import.push(Opset { domain: DOMAIN.to_string(), version: 1 });
+    }
+    Ok(Some(Rewritten { bytes: model.encode_to_vec(), replaced, cut }))
+}
+
+/// Replaces operations by ours; returns how many, by the names of the new operators.
+fn replace(graph: &mut proto::Graph) -> io::Result<Vec<(&'static str, usize)>> {
     let view = View::new(graph)?;
     let mut nodes = view.nodes.clone();
     for (place, node) in view.nodes.iter().enumerate() {
@@ -54,13 +96,11 @@ fn rewrite_bytes(file: Bytes) -> io::Result<Option<Rewritten>> {
     let made = |name: &str| nodes.iter().zip(&live).filter(|(node, live)| **live && node.is_ours(name)).count();
     let replaced: Vec<_> =
         OPERATORS.map(|name| (name, made(name))).into_iter().filter(|(_, count)| *count > 0).collect();
-    if replaced.is_empty() {
-        return Ok(None);
+    if !replaced.is_empty() {
+        let mut live = live.into_iter();
+        graph.node.retain(|_| live.next().expect("one for each node"));
     }
-    let mut live = live.into_iter();
-    graph.node.retain(|_| live.next().expect("one for each node"));
-    model.opset_import.push(Opset { domain: DOMAIN.to_string(), version: 1 });
-    Ok(Some(Rewritten { bytes: model.encode_to_vec(), replaced }))
+    Ok(replaced)
 }
 
 /// The names of our operators.
@@ -211,11 +251,15 @@ mod tests {
         let graph = Graph {
             node: nodes.iter().map(|node| node.encode_to_vec().into()).collect(),
             initializer: initializers.iter().map(|tensor| tensor.encode_to_vec().into()).collect(),
-            output: vec![ValueInfo { name: "y".into() }.encode_to_vec().into()],
+            output: vec![ValueInfo { name: "y".into(), kind: None }.encode_to_vec().into()],
             ..Graph::default()
         };
         let model = Model { graph: Some(graph), ..Model::default() };
-        let Some(new) = rewrite_bytes(model.encode_to_vec().into()).expect("a model") else { return Vec::new() };
+        let Some(new) =
+            rewrite_bytes(model.encode_to_vec().into(), Plan { own_kernels: true, part: None }).expect("a model")
+        else {
+            return Vec::new();
+        };
         let graph = Model::decode(&*new.bytes).expect("a model").graph.expect("with a graph");
         let nodes = graph.node.into_iter().map(|node| Node::decode(node).expect("a node"));
         nodes.map(|node| format!("{}({})", node.op_type, node.input.join(","))).collect()

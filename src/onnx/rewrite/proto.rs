@@ -45,11 +45,27 @@ pub(super) struct Graph {
     pub(super) sparse_initializer: Vec<Bytes>,
 }
 
-/// An input or output: its name.
+/// An input or output: its name, and as much of its type as we write. What is read and not changed stays bytes.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct ValueInfo {
     #[prost(string, tag = "1")]
     pub(super) name: String,
+    #[prost(message, optional, tag = "2")]
+    pub(super) kind: Option<Type>,
+}
+
+/// A type of values.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Type {
+    #[prost(message, optional, tag = "1")]
+    pub(super) tensor: Option<TensorType>,
+}
+
+/// Tensors, of any shape.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct TensorType {
+    #[prost(int32, tag = "1")]
+    pub(super) element: i32,
 }
 
 /// One operation.

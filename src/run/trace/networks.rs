@@ -53,6 +53,7 @@ fn load(prepared: &Prepared, options: &TraceOptions, task: &ImageTask) -> Result
         device: options.device,
         threads: options.threads.unwrap_or(0),
         gpu: GpuOptions::default(),
+        keep_features: false,
     };
     Networks::load(&runtime, &prepared.spec, &session, task.job.rare().image.is_some())
 }
