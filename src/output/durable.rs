@@ -8,8 +8,9 @@ use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::disk::{Disk, DiskFile, RealDisk};
 use crate::error::{Error, ErrorKind, Location, Result};
@@ -283,7 +284,17 @@ fn writer_panicked() -> Error {
 /// Returns the name under which a file is written before it gets its own.
 fn temp_path(path: &Path) -> PathBuf {
     let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
-    path.with_file_name(format!(".{name}{TEMP_SUFFIX}"))
+    path.with_file_name(format!(".{name}.{}{TEMP_SUFFIX}", of_this_process()))
+}
+
+/// Returns what tells our temporary files from those of other workers: some files of a run are written by all of them, and two at
+/// once would rename each other's away.
+fn of_this_process() -> &'static str {
+    static NAME: OnceLock<String> = OnceLock::new();
+    NAME.get_or_init(|| {
+        let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.subsec_nanos());
+        format!("{:x}-{started:x}", std::process::id())
+    })
 }
 
 /// Returns whether a file of that name is one that we were writing.
@@ -362,7 +373,8 @@ mod tests {
     fn removes_only_temps_of_its_own_kind() {
         let root = tempfile::tempdir().unwrap();
         let ours = temp_path(&root.path().join("a/000000001.png"));
-        assert_eq!(ours.file_name().unwrap(), ".000000001.png.nightshift.tmp");
+        let name = ours.file_name().unwrap().to_str().unwrap();
+        assert!(name.starts_with(".000000001.png.") && is_temp_name(name), "{name}");
         fs::create_dir(root.path().join("a")).unwrap();
         fs::write(&ours, "half").unwrap();
         for name in [".x.tmp", "y.nightshift.tmp", "a/.hidden"] {
