@@ -95,6 +95,25 @@ fn column(data: &Value, name: &str) -> Vec<String> {
 }
 
 #[test]
+fn scores_have_columns_and_low_ones_come_first() {
+    let clip = support::root().join("onnx/tiny-clip").display().to_string();
+    for layout in LAYOUTS {
+        let flags = ["--scorer", &clip, "--min-clip-score", "100", "--retries", "2"];
+        let (told, data) = Night::new(layout, &flags, 3).report(&[]);
+        assert_eq!((&told["images"], &told["suspect"]), (&10.into(), &10.into()), "{layout}: nothing reaches 100");
+        let status = column(&data, "status");
+        assert_eq!(status[..2], ["failed", "failed"], "{layout}");
+        assert_eq!(status.iter().filter(|status| *status == "low_score").count(), 9, "{layout}: one is of one colour");
+        assert_eq!(column(&data, "retries")[2..], ["2"; 10], "{layout}");
+        let scores = column(&data, "clip_score");
+        assert!(
+            scores[2..].iter().all(|score| score.parse::<f64>().is_ok_and(|score| score < 100.0)),
+            "{layout}: {scores:?}"
+        );
+    }
+}
+
+#[test]
 fn every_layout_has_a_page() {
     for layout in LAYOUTS {
         let night = Night::new(layout, &[], 3);

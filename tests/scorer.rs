@@ -369,6 +369,9 @@ fn folders_that_are_no_scorer_are_told_so() {
     };
     let empty = tempfile::tempdir().unwrap();
     assert!(error(empty.path()).contains("optimum-cli export onnx"));
+    let dry = ["--dry-run", "--scorer", empty.path().to_str().unwrap()];
+    assert!(run_to(10, &setting.manifest, &setting.out("out"), &dry).contains("optimum-cli export onnx"));
+    run_to(0, &setting.manifest, &setting.out("out"), &["--dry-run", "--scorer", &setting.clip]);
     let message = error(&root().join("onnx/tiny-shapes/text_encoder"));
     assert!(message.contains("the graph has no output `text_embeds`"), "{message}");
     let config = goldens().prepared[0].config.clone();

@@ -48,6 +48,20 @@ fn a_trace_ends_in_the_picture_that_run_makes() {
 }
 
 #[test]
+fn guidance_pulls_where_it_is_on() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let out = folder.path().join("out");
+    let flags = ["--steps", "10", "--guidance-scale", "4", "--guidance-start", "0.2", "--guidance-stop", "0.7"];
+    let frames = trace(&out, &flags);
+    let pulls: Vec<bool> = frames[..10].iter().map(|frame| number(frame, "guidance_size") > 0.0).collect();
+    assert_eq!(pulls, [false, false, true, true, true, true, true, false, false, false]);
+    let made = folder.path().join("run");
+    run_to(0, &out.join("trace.csv"), &made, &[]);
+    let (ours, theirs) = (open_picture(&out.join("picture.png")), open_picture(&made.join("images/00000/trace.png")));
+    assert_eq!(difference(&ours, &theirs), (0, 0));
+}
+
+#[test]
 fn strip_animation_and_page_are_whole() {
     let folder = TempDir::new().expect("a temporary folder");
     let out = folder.path().join("out");

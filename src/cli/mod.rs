@@ -35,7 +35,10 @@ pub fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Result<u8> {
     match command {
-        Command::Run(args) if args.dry_run => check(args.job, args.summary),
+        Command::Run(args) if args.dry_run => {
+            args.quality.scorer.iter().try_for_each(|dir| run::check_scorer(dir))?;
+            check(args.job, args.summary)
+        }
         Command::Run(args) => {
             let bars = run::logging::init(args.log_format);
             let (json, events) = (args.summary.json, args.watching.events);

@@ -63,6 +63,7 @@ pub use pages::write_pages;
 pub use prepare::{Prepared, Truncation, Truncations, prepare};
 pub use repair::{JournalFile, RepairReport, repair};
 pub use report_page::{ReportOptions, Reported, report_page};
+pub use scoring::check_scorer;
 pub use sharding::Share;
 pub use summary::{Scores, Stages, Summary};
 pub use trace::{TraceOptions, TraceReport, trace};

@@ -1,5 +1,7 @@
 //! The scorer of a run: a CLIP model, its tokenizer, and how pictures are prepared for it.
 
+use std::path::Path;
+
 use image::RgbImage;
 use ndarray::{Array1, ArrayView1};
 
@@ -32,6 +34,14 @@ impl ClipScorer {
         let (clip, tokenizer) = (OnnxClip::load(runtime, spec, options)?, spec.prompt_tokenizer()?);
         Ok(ClipScorer { clip, tokenizer, preprocessor: spec.preprocessor.clone(), syntax })
     }
+}
+
+/// Checks that the folder `dir` is a scorer's, without running it.
+///
+/// # Errors
+/// A file is missing or broken, or the graphs are not a CLIP model's.
+pub fn check_scorer(dir: &Path) -> Result<()> {
+    ScorerSpec::open(dir)?.prompt_tokenizer().map(drop)
 }
 
 impl Scorer for ClipScorer {

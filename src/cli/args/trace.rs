@@ -39,6 +39,12 @@ pub struct TraceArgs {
     /// Weight of classifier-free guidance  [default: as in diffusers for the model, such as 7.5]
     #[arg(long, value_name = "X")]
     pub guidance_scale: Option<f64>,
+    /// Guide only from this share of the evaluations on, 0 to 1  [default: 0]
+    #[arg(long, value_name = "X")]
+    pub guidance_start: Option<f64>,
+    /// Guide only up to this share of them  [default: 1]
+    #[arg(long, value_name = "X")]
+    pub guidance_stop: Option<f64>,
     /// Width in pixels  [default: the image's, else the model's]
     #[arg(long, value_name = "PIXELS")]
     pub width: Option<u32>,
@@ -86,6 +92,8 @@ impl TraceArgs {
             ("scheduler", self.scheduler),
             ("num_inference_steps", self.num_inference_steps.map(|steps| steps.to_string())),
             ("guidance_scale", self.guidance_scale.map(|scale| scale.to_string())),
+            ("guidance_start", self.guidance_start.map(|share| share.to_string())),
+            ("guidance_stop", self.guidance_stop.map(|share| share.to_string())),
             ("width", self.width.map(|width| width.to_string())),
             ("height", self.height.map(|height| height.to_string())),
             ("image", image),
