@@ -67,11 +67,14 @@ impl Lease {
         let beat = known.map_or(0, |known| known.beat + 1);
         let owner = Owner { host: host(), pid: std::process::id(), spool: spool.to_string(), beat };
         let put = store.put_if(&name, owner.json().into(), former.as_ref().map(|former| &former.version))?;
-        let version = put.ok_or_else(|| {
-            Error::new(ErrorKind::Locked, "bucket_locked", "another run has just begun to upload here")
-                .at(Location::file(store.url().to_string()))
-                .hint("wait for it or stop it; or give another --out")
-        })?;
+        let version = match put {
+            Some(version) => version,
+            // An answer that got lost leaves it ours: what was tried once more is then refused.
+            None => match store.get(&name)? {
+                Some(found) if found.bytes[..] == owner.json()[..] => found.version,
+                _ => return Err(just_taken(store)),
+            },
+        };
         Ok(Lease { name, owner, version, renewed: Instant::now() })
     }
 
@@ -117,6 +120,12 @@ impl Owner {
     fn json(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("strings and numbers are valid JSON")
     }
+}
+
+fn just_taken(store: &Store) -> Error {
+    Error::new(ErrorKind::Locked, "bucket_locked", "another run has just begun to upload here")
+        .at(Location::file(store.url().to_string()))
+        .hint("wait for it or stop it; or give another --out")
 }
 
 fn locked(store: &Store, name: &str, owner: &Owner, silent: Duration) -> Error {
