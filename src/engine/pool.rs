@@ -183,19 +183,13 @@ impl LanePool {
     ) -> Result<Predicted> {
         // The device has other inputs after this.
         self.last = None;
-        let last_one = requests.last().expect("a call has a lane");
-        let lanes: Vec<_> = (0..size).map(|lane| requests.get(lane).unwrap_or(last_one)).collect();
-        let mut call = Call::for_lanes_like(self.member(lanes[0].slot), size);
-        for (at, request) in lanes.iter().enumerate() {
-            let member = self.member(request.slot);
-            call.set_conditions(at, member, request.lane);
-            call.set(at, member, request.lane);
-        }
+        let lanes = filled_up(requests, size);
+        let call = self.put_together(&lanes);
         if depth == Depth::Deep {
             let (output, features) = unet.predict_deep(call.inputs())?;
             return Ok(Predicted { output, features: Some(features) });
         }
-        let kept = |request: &&LaneRequest| self.member(request.slot).features(request.lane);
+        let kept = |request: &LaneRequest| self.member(request.slot).features(request.lane);
         let kept: Vec<_> = lanes.iter().filter_map(kept).collect();
         let features = ndarray::stack(Axis(0), &kept).expect("lanes of one size keep features of one size");
         Ok(Predicted { output: unet.predict_shallow(call.inputs(), features.view())?, features: None })
@@ -204,24 +198,40 @@ impl LanePool {
     /// Makes one call of the whole network. While the same lanes come again, only what changes from step to step is put
     /// together anew.
     fn predict_plain(&mut self, unet: &mut dyn Unet, requests: &[LaneRequest], size: usize) -> Result<Array4<f32>> {
-        let last_one = requests.last().expect("a call has a lane");
-        let lanes: Vec<_> = (0..size).map(|lane| requests.get(lane).unwrap_or(last_one)).collect();
-        let member =
-            |request: &LaneRequest| self.members[request.slot].as_ref().expect("a queued lane's member is there");
-        let conditions: Vec<_> = lanes.iter().map(|request| Conditions::of(member(request), request.lane)).collect();
-        let last = self.last.take().filter(|(last, call)| *last == conditions && call.fits(member(lanes[0])));
+        let lanes = filled_up(requests, size);
+        let of = |request: &LaneRequest| Conditions::of(self.member(request.slot), request.lane);
+        let conditions: Vec<_> = lanes.iter().map(of).collect();
+        let last = self.last.take();
+        let last = last.filter(|(last, call)| *last == conditions && call.fits(self.member(lanes[0].slot)));
         let is_again = last.is_some();
-        let mut call = last.map_or_else(|| Call::for_lanes_like(member(lanes[0]), size), |(_, call)| call);
-        for (at, request) in lanes.iter().enumerate() {
-            if !is_again {
-                call.set_conditions(at, member(request), request.lane);
+        let call = match last {
+            Some((_, mut call)) => {
+                self.put_samples(&mut call, &lanes);
+                call
             }
-            call.set(at, member(request), request.lane);
-        }
+            None => self.put_together(&lanes),
+        };
         let output = if is_again { unet.predict_again(call.inputs()) } else { unet.predict(call.inputs()) };
         // After a failure nobody knows what the device still has.
         self.last = output.is_ok().then_some((conditions, call));
         output
+    }
+
+    /// Returns the tensors of a call with these lanes.
+    fn put_together(&self, lanes: &[LaneRequest]) -> Call {
+        let mut call = Call::for_lanes_like(self.member(lanes[0].slot), lanes.len());
+        for (at, request) in lanes.iter().enumerate() {
+            call.set_conditions(at, self.member(request.slot), request.lane);
+        }
+        self.put_samples(&mut call, lanes);
+        call
+    }
+
+    /// Puts what changes from step to step into the tensors of a call with these lanes.
+    fn put_samples(&self, call: &mut Call, lanes: &[LaneRequest]) {
+        for (at, request) in lanes.iter().enumerate() {
+            call.set(at, self.member(request.slot), request.lane);
+        }
     }
 
     fn deliver(&mut self, requests: &[LaneRequest], predicted: &Predicted, departures: &mut Vec<Departure>) {
@@ -264,6 +274,12 @@ impl LanePool {
         self.queue.retain(|request| request.slot != slot);
         self.members[slot].take()
     }
+}
+
+/// Returns `size` lanes: those asked for, and the last of them again and again.
+fn filled_up(requests: &[LaneRequest], size: usize) -> Vec<LaneRequest> {
+    let last_one = requests.last().expect("a call has a lane");
+    (0..size).map(|lane| *requests.get(lane).unwrap_or(last_one)).collect()
 }
 
 fn is_finite(values: ArrayView3<'_, f32>) -> bool {

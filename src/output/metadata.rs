@@ -43,18 +43,18 @@ impl MetadataRow {
         self.file_name.rsplit_once('/').unwrap_or(("", &self.file_name))
     }
 
-    /// Returns what should be looked at: `suspect`, `low_score` or `ok`.
-    fn status(&self) -> &'static str {
-        match self.scored {
-            _ if self.suspect => "suspect",
-            Some(Scored { is_low: true, .. }) => "low_score",
-            _ => "ok",
-        }
-    }
-
     /// Returns the value of a pass-through column; empty where the row has none.
     fn extra(&self, column: &str) -> &str {
         self.task.job.extra.get(column).unwrap_or("")
+    }
+}
+
+/// Returns what the column `status` says of a picture: `suspect`, `low_score` or `ok`.
+pub fn status(suspect: bool, scored: Option<Scored>) -> &'static str {
+    match scored {
+        _ if suspect => "suspect",
+        Some(Scored { is_low: true, .. }) => "low_score",
+        _ => "ok",
     }
 }
 
@@ -136,7 +136,7 @@ fn our_columns(provenance: &Provenance, rows: &[MetadataRow]) -> Vec<Column> {
         ("model", same(&provenance.model)),
         ("model_hash", same(&provenance.model_hash)),
         ("row_hash", strings(rows.iter().map(|row| hex(&row.task.row_hash())))),
-        ("status", text(MetadataRow::status)),
+        ("status", text(|row| status(row.suspect, row.scored))),
         ("bytes", count(|row| row.bytes)),
         ("blake3", text(|row| &row.blake3)),
     ];

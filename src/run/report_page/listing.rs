@@ -8,6 +8,7 @@ use super::sources::{Cells, carried, failed_rows, images, value};
 use super::table::Table;
 use crate::journal::{self, State};
 use crate::output::layout::Format;
+use crate::output::metadata;
 use crate::output::run_folder;
 
 /// First what failed, then what is suspect, then the others in the manifest's order.
@@ -59,11 +60,7 @@ fn fresh(out: &Path, state: &State, listed: &HashSet<String>) -> Vec<Cells> {
     let mut fresh: Vec<_> = state.all_done().filter(|(key, _)| !listed.contains(*key)).collect();
     fresh.sort_unstable_by(|a, b| a.1.file_name.cmp(&b.1.file_name));
     let row = |(key, image): (&str, &journal::DoneImage)| {
-        let status = match image.scored {
-            _ if image.suspect => "suspect",
-            Some(scored) if scored.is_low => "low_score",
-            _ => "ok",
-        };
+        let status = metadata::status(image.suspect, image.scored);
         let seed = image.seed.to_string();
         let mut cells = cells([("key", key), ("status", status), ("file", &image.file_name), ("seed", &seed)]);
         cells.extend(pictures::of_image(out, image).map(|bytes| carried(&bytes)).unwrap_or_default());
