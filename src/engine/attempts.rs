@@ -77,6 +77,11 @@ impl<'a> Attempts<'a> {
         self.under_way.get(&task.ordinal).is_some_and(|attempt| attempt.retry > 0)
     }
 
+    /// Returns whether any image is not settled.
+    pub(super) fn any(&self) -> bool {
+        !self.under_way.is_empty()
+    }
+
     /// Returns whether an image is under way that has not yet come back.
     pub(super) fn any_under_way(&self) -> bool {
         self.under_way.len() > self.again.len()

@@ -94,7 +94,7 @@ impl<'a> Denoiser<'_, 'a> {
     fn next_size(&mut self, pace: &dyn Fn() -> Pace) -> Result<Option<Size>> {
         loop {
             self.hear()?;
-            match self.work.next() {
+            match self.work.next(!self.attempts.any()) {
                 Next::Images(size) => return Ok(Some(size)),
                 Next::Nothing => return Ok(None),
                 Next::Later if self.attempts.size_to_repeat().is_some() => return Ok(self.attempts.size_to_repeat()),
@@ -115,7 +115,7 @@ impl<'a> Denoiser<'_, 'a> {
             return Some(self.starter.start(task, retry));
         }
         if self.waiting.is_empty() {
-            self.waiting.extend(self.work.take(size));
+            self.waiting.extend(self.work.take(size, !self.attempts.any()));
             self.starter.prepare(self.waiting.make_contiguous());
         }
         let task = self.waiting.pop_front()?;
@@ -205,6 +205,17 @@ impl<'a> Denoiser<'_, 'a> {
         }
         let mut tasks = self.attempts.unsettled();
         tasks.extend(self.waiting);
-        self.work.give_back(&tasks);
+        for task in self.work.give_back(&tasks) {
+            let _ = self.outcomes.send(Outcome::Failed(task.clone(), kills_devices()));
+        }
     }
+}
+
+/// The code of an image that devices die of.
+pub const KILLS_DEVICES: &str = "kills_devices";
+
+fn kills_devices() -> Error {
+    let message = "two devices were lost with this image under way, the second with nothing else";
+    Error::new(ErrorKind::Row, KILLS_DEVICES, message)
+        .hint("`nvidia-smi` and `dmesg` may say why; `--retry-failed` tries it again")
 }

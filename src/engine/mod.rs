@@ -27,6 +27,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam_channel::{Sender, bounded, unbounded};
 use image::RgbImage;
 
+pub use denoise::KILLS_DEVICES;
 pub use embeddings::{Embeddings, PromptStyle, TextPart};
 pub use gate::Gate;
 pub use images::{Images, ReadImage};

@@ -107,7 +107,7 @@ pub enum Record {
     },
     /// A shard's file is complete.
     Sealed(Sealed),
-    /// The process is about to die of a signal that it raised itself, such as a segmentation fault.
+    /// The process is about to die of a signal that it raised itself, such as a segmentation fault, or has lost its last device.
     Crashed,
     /// The run stopped in good order: what it had begun and not finished is not to blame for anything.
     Stopped,

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use crate::engine::KILLS_DEVICES;
 use crate::job::ImageTask;
 use crate::journal::{Blake3, Digest, Done, DoneImage, RowHash, SpoolPlace, State, Verdict};
 use crate::output::layout::Layout;
@@ -321,9 +322,14 @@ impl Made {
 /// The code under which the journal keeps an image that kills the process.
 pub const KILLS: &str = "kills_the_process";
 
+/// Returns whether images that failed so kill what they are made on.
+fn kills(code: &str) -> bool {
+    [KILLS, KILLS_DEVICES].contains(&code)
+}
+
 /// Returns what to do with an image that is not there.
 fn judge(state: &State, key: &str, hash: RowHash, retry_failed: bool) -> Verdict {
-    let convicted = state.failed(key).is_some_and(|failed| failed.code == KILLS && failed.row_hash == hash);
+    let convicted = state.failed(key).is_some_and(|failed| kills(&failed.code) && failed.row_hash == hash);
     match state.verdict(key) {
         // Asked for by name it gets another chance, but not beside others.
         _ if retry_failed && convicted => Verdict::Suspect,
@@ -335,7 +341,7 @@ fn judge(state: &State, key: &str, hash: RowHash, retry_failed: bool) -> Verdict
 
 fn guilty(state: &State, key: &str) -> Failure {
     let message = match state.failed(key) {
-        Some(failed) if failed.code == KILLS => failed.message.clone(),
+        Some(failed) if kills(&failed.code) => failed.message.clone(),
         _ => format!(
             "the process died {} times with this image in flight, the last time with it alone",
             state.times_in_flight(key)

@@ -70,7 +70,7 @@ pub use trace::{TraceOptions, TraceReport, trace};
 pub use verify::{VerifyReport, verify};
 pub use watch::GpuSummary;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::job::ImageTask;
 use crate::journal::{Failed, Follower, Journal, Record, State};
 use crate::model::ScorerSpec;
@@ -283,7 +283,7 @@ impl Run<'_> {
         let worked = self.watched(folder, &tally, &counts, || night.work());
         let Night { scope, sealer, catalogue, loading, claims, others, .. } = night;
         drop(claims);
-        write_stopped(&journal);
+        write_last_word(&journal, &last_word(&worked));
         if let Err(error) = worked {
             report::write_failure(folder, &tally, counts.skipped, counts.images);
             return Err(error);
@@ -491,11 +491,19 @@ fn made_in(catalogue: &Catalogue, shards: &BTreeSet<u32>) -> u64 {
     shards.iter().map(made).sum()
 }
 
-/// The run ends in good order, so what it had begun is not to blame for anything. Where even that cannot be written, the next
-/// run counts it as a death without a trace.
-fn write_stopped(journal: &Mutex<Journal>) {
+/// Returns the last word of a run that ends by itself. In good order, what it had begun is not to blame for anything; but that
+/// may be what the last device was lost over, as if the process had died of it.
+fn last_word(worked: &Result<()>) -> Record {
+    match worked {
+        Err(error) if error.kind() == ErrorKind::GpuLost => Record::Crashed,
+        _ => Record::Stopped,
+    }
+}
+
+/// Writes the last word of a run. Where even that cannot be written, the next run counts it as a death without a trace.
+fn write_last_word(journal: &Mutex<Journal>, word: &Record) {
     let mut journal = journal.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Err(error) = journal.append(&[Record::Stopped]).and_then(|()| journal.sync()) {
+    if let Err(error) = journal.append(std::slice::from_ref(word)).and_then(|()| journal.sync()) {
         tracing::warn!("{error}");
     }
 }
