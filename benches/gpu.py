@@ -45,7 +45,7 @@ def main():
     if args.dry_run:
         for name, count in plan:
             case = models[name]
-            print(f"{name}: {case['size']}², {case['steps']} steps, {count} lanes: nightshift, torch eager, torch.compile")
+            print(f"{name}: {case['size']}², {case['steps']} steps, {count} lanes: nightshift (plain, CUDA graphs), torch eager, torch.compile")
         return
     if args.tiny:
         args.work = args.work / "tiny"
@@ -135,7 +135,7 @@ class Bench:
         """One row of the table."""
         images = max(lanes, 8) if self.is_tiny else max(3 * lanes // 2, 16)
         ours, stages = self.nightshift(name, lanes, images)
-        row = dict(model=name, lanes=lanes, ours=ours, outside=stages, share=self.share(name, ours))
+        row = dict(model=name, lanes=lanes, ours=ours, outside=stages, share=self.share(name, ours), graphs=self.recorded(name, lanes, images))
         for kind in ("eager", "compile"):
             try:
                 row[kind] = self.diffusers(name, lanes // 2, images, kind == "compile")
@@ -159,11 +159,20 @@ class Bench:
         done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
         return json.loads(done.stdout)
 
-    def nightshift(self, name, lanes, images):
+    def recorded(self, name, lanes, images):
+        """Images a second with `--cuda-graphs`, if there are such; the first two calls of each shape, before it is recorded, count."""
+        if self.is_tiny:
+            return None
+        try:
+            return self.nightshift(name, lanes, images, "graphs", ("--cuda-graphs",))[0]
+        except subprocess.CalledProcessError as error:
+            print(f"{name}, {lanes} lanes, CUDA graphs: exit code {error.returncode}", file=sys.stderr)
+            return None
+
+    def nightshift(self, name, lanes, images, kind="plain", extra=()):
         """Images a second, and the share of the time outside of the networks if the summary tells it. Loading is not in the rate;
         the first calls are, which choose kernels."""
-        out = f"{name}-{lanes}"
-        summary = self.run(name, out, lanes, images)
+        summary = self.run(name, f"{name}-{lanes}-{kind}", lanes, images, extra=extra)
         stages = summary["stages"]
         outside = stages.get("outside")
         return summary["made"] / stages["generate"], outside / stages["generate"] if outside is not None else None
@@ -234,11 +243,11 @@ class Bench:
         percent = lambda share: "-" if share is None else f"{100 * share:.1f} %"
         lines = [f"### {card}, {datetime.date.today()}", "",
                  f"torch {torch.__version__}, matrices {self.rate:.1f} TFLOP/s ({unit}, measured), images an hour with guidance:", "",
-                 "| model | lanes | nightshift | torch eager | torch.compile | of the matrix rate | outside of the networks |",
-                 "|---|---|---|---|---|---|---|"]
+                 "| model | lanes | nightshift | with CUDA graphs | torch eager | torch.compile | of the matrix rate | outside of the networks |",
+                 "|---|---|---|---|---|---|---|---|"]
         for row in rows:
             case = self.models[row["model"]]
-            lines.append(f"| {row['model']} {case['size']}², {case['steps']} steps | {row['lanes']} | {hour(row['ours'])} | {hour(row['eager'])} | "
+            lines.append(f"| {row['model']} {case['size']}², {case['steps']} steps | {row['lanes']} | {hour(row['ours'])} | {hour(row['graphs'])} | {hour(row['eager'])} | "
                          f"{hour(row['compile'])} | {percent(row['share'])} | {percent(row['outside'])} |")
         what = "lanes" if self.is_tiny else "float16 against float32"
         for name, (largest, share) in self.worst.items():

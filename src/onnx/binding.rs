@@ -79,7 +79,7 @@ impl Bound {
 }
 
 /// Returns a copy of a tensor on the host.
-fn owned(value: &DynValue) -> ort::Result<DynValue> {
+pub(super) fn owned(value: &DynValue) -> ort::Result<DynValue> {
     fn copy<T>(value: &DynValue) -> ort::Result<DynValue>
     where
         T: PrimitiveTensorElementType + Clone + Debug + 'static,

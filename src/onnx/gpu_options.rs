@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use super::device::Device;
 use super::tensorrt::Profiles;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -25,6 +26,25 @@ pub struct GpuOptions {
     pub profiles: Profiles,
 }
 
+impl GpuOptions {
+    /// Fails where `device` has not what is asked for.
+    ///
+    /// # Errors
+    /// Kind `Usage`: calls are to be recorded, and the device is none of CUDA's.
+    pub fn check(&self, device: Device) -> Result<()> {
+        if self.binding != Binding::Captured || matches!(device, Device::Cuda(_)) {
+            return Ok(());
+        }
+        let message = format!("`--cuda-graphs` cannot be had on `{device}`");
+        Err(Error::new(ErrorKind::Usage, "bad_device_option", message).hint("use `--device cuda`, or leave it out"))
+    }
+
+    /// Returns whether calls of the network `part` are recorded and played back: those of the UNet, of which there are many.
+    pub(super) fn records(&self, part: &str) -> bool {
+        self.binding == Binding::Captured && part == "UNet"
+    }
+}
+
 /// When inputs that do not change between steps are kept on the device, and others go through memory that it reaches.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Binding {
@@ -35,6 +55,8 @@ pub enum Binding {
     On,
     /// Never.
     Off,
+    /// On GPUs all tensors have one address for good, so that CUDA can record a call and play it back; works on a processor too.
+    Captured,
 }
 
 /// What a value must look like.
@@ -82,8 +104,8 @@ const TENSORRT: [(&str, Values); 11] = [
 
 /// Known options that are not to be set by hand, and why.
 const NOT_BY_HAND: [(&str, &str); 5] = [
-    ("enable_cuda_graph", "CUDA graphs want tensors at fixed addresses, which calls of changing lanes do not have"),
-    ("trt_cuda_graph_enable", "CUDA graphs want tensors at fixed addresses, which calls of changing lanes do not have"),
+    ("enable_cuda_graph", "`--cuda-graphs` says it"),
+    ("trt_cuda_graph_enable", "CUDA graphs are recorded by the CUDA provider only"),
     ("device_id", "`--device cuda:N` says it"),
     ("trt_engine_cache_enable", "`--engine-cache` says it"),
     ("user_compute_stream", "it is an address"),

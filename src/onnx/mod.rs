@@ -14,6 +14,8 @@
 //! graphs that we support; `lanes` says where that needs help.
 
 mod binding;
+mod call_lanes;
+mod captured;
 mod clip;
 mod cuda_libraries;
 mod device;

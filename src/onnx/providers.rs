@@ -13,15 +13,17 @@ use super::gpu_options::GpuOptions;
 pub(super) fn providers(device: Device, options: &GpuOptions, part: &str) -> Vec<ExecutionProviderDispatch> {
     match device {
         Device::Cpu => Vec::new(),
-        Device::Cuda(index) => vec![cuda(index, options)],
-        Device::TensorRt(index) => vec![tensorrt(index, options, part), cuda(index, options)],
+        Device::Cuda(index) => vec![cuda(index, options, options.records(part))],
+        Device::TensorRt(index) => vec![tensorrt(index, options, part), cuda(index, options, false)],
     }
 }
 
-fn cuda(index: u32, options: &GpuOptions) -> ExecutionProviderDispatch {
+/// `records` says whether calls are recorded and played back.
+fn cuda(index: u32, options: &GpuOptions, records: bool) -> ExecutionProviderDispatch {
     let provider = CUDA::default()
         .with_device_id(number(index))
         .with_tf32(false)
+        .with_cuda_graph(records)
         .with_conv_algorithm_search(ConvAlgorithmSearch::Heuristic)
         .with_arena_extend_strategy(ArenaExtendStrategy::SameAsRequested);
     let set = |provider: CUDA, key: &str, value: &str| provider.with_arbitrary_config(key, value);

@@ -13,6 +13,7 @@ use ort::session::{OutputSelector, RunOptions, Session, SessionInputValue, Sessi
 use ort::value::{DynValue, TensorElementType};
 
 use super::binding::Bound;
+use super::captured::{CallInputs, Captured};
 use super::device::Device;
 use super::gpu_options::GpuOptions;
 use super::operators::operators;
@@ -193,6 +194,22 @@ impl GraphSession {
             bind(bound)?;
             bound.run(&mut self.session)
         };
+        run().map_err(|error| run_failed(self.part, &self.path, self.on_gpu, error))
+    }
+
+    /// Returns calls that compute `output`, all of whose tensors stay on `device` at one address for good.
+    pub(super) fn capture(&self, device: Device, output: &TensorInfo) -> Result<Captured> {
+        Captured::new(&self.session, device, output)
+            .map_err(|error| run_failed(self.part, &self.path, self.on_gpu, error))
+    }
+
+    /// Runs the graph as such a call.
+    pub(super) fn run_captured<'v>(
+        &mut self,
+        captured: &mut Captured,
+        inputs: impl FnOnce() -> ort::Result<CallInputs<'v>>,
+    ) -> Result<ArrayD<f32>> {
+        let run = || captured.run(&mut self.session, inputs()?);
         run().map_err(|error| run_failed(self.part, &self.path, self.on_gpu, error))
     }
 

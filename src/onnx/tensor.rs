@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 use ndarray::{Array, ArrayD, ArrayView, Dimension, IxDyn, ShapeError};
 use ort::session::SessionInputValue;
-use ort::value::{DynValue, Tensor, TensorRef, ValueType};
+use ort::value::{DynValue, Tensor, TensorElementType, TensorRef, ValueType};
 
 use crate::model::Dtype;
 
@@ -71,6 +71,17 @@ pub(super) fn number_input(values: ArrayD<f64>, dtype: Dtype) -> ort::Result<Ses
         Dtype::Int64 => Tensor::from_array(values.mapv(|value| value.round() as i64))?.into(),
         Dtype::Int32 => Tensor::from_array(values.mapv(|value| value.round() as i32))?.into(),
         other => return Err(ort::Error::new(format!("a number cannot be given as {other}"))),
+    })
+}
+
+/// Returns ONNX Runtime's name for a type of float tensors.
+pub(super) fn float_type(dtype: Dtype) -> ort::Result<TensorElementType> {
+    Ok(match dtype {
+        Dtype::Float32 => TensorElementType::Float32,
+        Dtype::Float16 => TensorElementType::Float16,
+        Dtype::Bfloat16 => TensorElementType::Bfloat16,
+        Dtype::Float64 => TensorElementType::Float64,
+        other => return Err(ort::Error::new(format!("{other} is no type of float tensors"))),
     })
 }
 

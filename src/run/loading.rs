@@ -33,7 +33,7 @@ impl Load<'_> {
     /// Returns how networks are loaded on `device`, with so many lanes a call.
     ///
     /// # Errors
-    /// The folder for TensorRT's engines cannot be made.
+    /// The device has not what is asked for, or the folder for TensorRT's engines cannot be made.
     pub(super) fn session_options(
         &self,
         device: Device,
@@ -41,6 +41,7 @@ impl Load<'_> {
         gpu: &GpuOptions,
         lanes: usize,
     ) -> Result<SessionOptions> {
+        gpu.check(device)?;
         let mut gpu = gpu.clone();
         match device {
             Device::TensorRt(_) => {

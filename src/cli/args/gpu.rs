@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::onnx::{CudaOption, GpuOptions, TensorRtOption};
+use crate::onnx::{Binding, CudaOption, GpuOptions, TensorRtOption};
 
 /// Flags that only matter on GPUs.
 #[derive(Debug, Args)]
@@ -15,6 +15,11 @@ pub struct GpuArgs {
     /// Without it, such a graph is refused: every such node costs two copies a call.
     #[arg(long, env = "NIGHTSHIFT_ALLOW_CPU_NODES")]
     pub allow_cpu_nodes: bool,
+    /// Record the UNet's calls and play them back (CUDA graphs); for `--device cuda`
+    ///
+    /// Saves launching every kernel of it by itself, which only counts where calls are short: few lanes, or small pictures.
+    #[arg(long, env = "NIGHTSHIFT_CUDA_GRAPHS")]
+    pub cuda_graphs: bool,
     /// Option of ONNX Runtime's CUDA provider, such as `cudnn_conv_algo_search=EXHAUSTIVE`, `prefer_nhwc=1` or
     /// `sdpa_kernel=flash|cudnn`; may be given several times
     #[arg(long, value_name = "KEY=VALUE", env = "NIGHTSHIFT_CUDA_OPTION", value_delimiter = ',')]
@@ -32,6 +37,7 @@ impl GpuArgs {
         let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
         let cache = || std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
         GpuOptions {
+            binding: if self.cuda_graphs { Binding::Captured } else { Binding::Auto },
             cuda: self.cuda_option,
             tensorrt: self.tensorrt_option,
             allow_cpu_nodes: self.allow_cpu_nodes,
