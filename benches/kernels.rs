@@ -1,4 +1,5 @@
-//! The rates of our own kernels on one thread, in the shapes of Stable Diffusion 1.5: two lanes of its UNet, and its VAE.
+//! The rates of our own kernels on one thread, in the shapes of Stable Diffusion 1.5 (two lanes of its UNet, and its VAE), and of the
+//! model that ships (sixteen lanes).
 //!
 //! A convolution's rate counts the multiplications and additions of its definition, of which the kernel needs a quarter; the
 //! rate of ONNX Runtime's convolution, which multiplies them out, is what to compare with.
@@ -25,12 +26,14 @@ fn main() {
         (1, 512, 512, 128),
         (1, 256, 256, 256),
         (1, 128, 128, 512),
+        (16, 48, 48, 16),
+        (16, 96, 96, 8),
     ] {
         convolution(ConvShape { images, inputs, outputs, height: edge, width: edge });
     }
     println!("attention                           ms   GFLOP/s");
     for (heads, rows, columns, depth) in
-        [(16, 4096, 4096, 40), (16, 1024, 1024, 80), (16, 4096, 77, 40), (1, 4096, 4096, 512)]
+        [(16, 4096, 4096, 40), (16, 1024, 1024, 80), (16, 4096, 77, 40), (1, 4096, 4096, 512), (64, 64, 64, 24)]
     {
         attention(heads, AttentionShape { rows, columns, depth, width: depth });
     }

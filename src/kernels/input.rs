@@ -84,12 +84,13 @@ pub(super) unsafe fn transform<S: Simd>(
         for vector in 0..vectors {
             let places = &patches.places[(panels.first_vector(panel) + vector) * S::LANES..][..S::LANES];
             for line in 0..EDGE {
-                for column in 0..EDGE {
-                    let from = copy[line * patches.width + column..].as_ptr();
-                    // SAFETY: a tile's six lines of six values lie in the copy, for each of the `LANES` places; the
-                    // vector goes to its place in `tiles`.
-                    unsafe {
-                        let values = S::gather(from, places.as_ptr());
+                let from = copy[line * patches.width..].as_ptr();
+                // SAFETY: a tile's six lines of six values lie in the copy, for each of the `LANES` places; the vectors go to
+                // their places in `tiles`.
+                unsafe {
+                    let [a, b, c, d] = S::gather_four(from, places.as_ptr());
+                    let [_, _, e, f] = S::gather_four(from.add(EDGE - 4), places.as_ptr());
+                    for (column, values) in [a, b, c, d, e, f].into_iter().enumerate() {
                         S::store(tiles[(line * EDGE + column) * S::LANES..].as_mut_ptr(), values);
                     }
                 }

@@ -18,14 +18,24 @@ pub(super) unsafe trait Simd: Copy {
     unsafe fn splat(value: f32) -> Self::V;
     /// The values from `from` on.
     unsafe fn load(from: *const f32) -> Self::V;
-    /// Every ninth value from `from` on.
-    unsafe fn load_ninths(from: *const f32) -> Self::V;
     /// Asks for the cache line at `from`, wherever that is.
     unsafe fn prefetch(from: *const f32);
     /// Writes `v` from `to` on.
     unsafe fn store(to: *mut f32, v: Self::V);
-    /// The values at `places`, counted from `from`.
-    unsafe fn gather(from: *const f32, places: *const i32) -> Self::V;
+    /// `LANES` / 4 times four values: those from the first of `places` on, from the fifth on, and so forth, counted from `from`.
+    unsafe fn load_quads(from: *const f32, places: *const i32) -> Self::V;
+    /// The value at each of `LANES` places, counted from `from`, the one after it, and the two after that.
+    #[inline(always)]
+    unsafe fn gather_four(from: *const f32, places: *const i32) -> [Self::V; 4] {
+        unsafe {
+            Self::transpose_quads([
+                Self::load_quads(from, places),
+                Self::load_quads(from, places.add(1)),
+                Self::load_quads(from, places.add(2)),
+                Self::load_quads(from, places.add(3)),
+            ])
+        }
+    }
     /// Turns `LANES` / 4 squares of 4 × 4 on their diagonals: value i of quad q in vector j becomes value j of quad q in vector i.
     unsafe fn transpose_quads(v: [Self::V; 4]) -> [Self::V; 4];
     /// a + b
@@ -109,12 +119,8 @@ unsafe impl Simd for Plain {
         unsafe { from.cast::<[f32; 4]>().read_unaligned() }
     }
     #[inline(always)]
-    unsafe fn load_ninths(from: *const f32) -> Self::V {
-        unsafe { [*from, *from.add(9), *from.add(18), *from.add(27)] }
-    }
-    #[inline(always)]
-    unsafe fn gather(from: *const f32, places: *const i32) -> Self::V {
-        unsafe { std::array::from_fn(|i| *from.offset(*places.add(i) as isize)) }
+    unsafe fn load_quads(from: *const f32, places: *const i32) -> Self::V {
+        unsafe { Self::load(from.offset(*places as isize)) }
     }
     #[inline(always)]
     unsafe fn transpose_quads(v: [Self::V; 4]) -> [Self::V; 4] {
@@ -194,12 +200,12 @@ mod x86 {
             unsafe { _mm256_loadu_ps(from) }
         }
         #[inline(always)]
-        unsafe fn load_ninths(from: *const f32) -> Self::V {
-            unsafe { _mm256_i32gather_ps::<4>(from, _mm256_setr_epi32(0, 9, 18, 27, 36, 45, 54, 63)) }
-        }
-        #[inline(always)]
-        unsafe fn gather(from: *const f32, places: *const i32) -> Self::V {
-            unsafe { _mm256_i32gather_ps::<4>(from, _mm256_loadu_si256(places.cast())) }
+        unsafe fn load_quads(from: *const f32, places: *const i32) -> Self::V {
+            unsafe {
+                let first = _mm_loadu_ps(from.offset(*places as isize));
+                let second = _mm_loadu_ps(from.offset(*places.add(4) as isize));
+                _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(first), second)
+            }
         }
         #[inline(always)]
         unsafe fn transpose_quads(v: [Self::V; 4]) -> [Self::V; 4] {
@@ -277,15 +283,13 @@ mod x86 {
             unsafe { _mm512_loadu_ps(from) }
         }
         #[inline(always)]
-        unsafe fn load_ninths(from: *const f32) -> Self::V {
+        unsafe fn load_quads(from: *const f32, places: *const i32) -> Self::V {
             unsafe {
-                let places = _mm512_setr_epi32(0, 9, 18, 27, 36, 45, 54, 63, 72, 81, 90, 99, 108, 117, 126, 135);
-                _mm512_i32gather_ps::<4>(places, from)
+                let first = _mm512_castps128_ps512(_mm_loadu_ps(from.offset(*places as isize)));
+                let two = _mm512_insertf32x4::<1>(first, _mm_loadu_ps(from.offset(*places.add(4) as isize)));
+                let three = _mm512_insertf32x4::<2>(two, _mm_loadu_ps(from.offset(*places.add(8) as isize)));
+                _mm512_insertf32x4::<3>(three, _mm_loadu_ps(from.offset(*places.add(12) as isize)))
             }
-        }
-        #[inline(always)]
-        unsafe fn gather(from: *const f32, places: *const i32) -> Self::V {
-            unsafe { _mm512_i32gather_ps::<4>(_mm512_loadu_si512(places.cast()), from) }
         }
         #[inline(always)]
         unsafe fn transpose_quads(v: [Self::V; 4]) -> [Self::V; 4] {

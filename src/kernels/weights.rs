@@ -63,14 +63,31 @@ pub(super) unsafe fn transform<S: Simd, const AS_THEY_ARE: bool>(
             // the farthest is within the assertion above.
             unsafe {
                 let to = to[k * DEPTH + channel..].as_mut_ptr();
+                let taps = load::<S>(from);
                 if AS_THEY_ARE {
-                    for tap in 0..FILTER {
-                        S::store(to.add(tap * STRIDE), S::load_ninths(from.add(tap)));
+                    for (tap, values) in taps.into_iter().enumerate() {
+                        S::store(to.add(tap * STRIDE), values);
                     }
                 } else {
-                    winograd::weights::<S>(from, to, STRIDE);
+                    winograd::weights::<S>(taps, to, STRIDE);
                 }
             }
         }
+    }
+}
+
+/// Returns `LANES` filters that stand one after the other from `from` on: each tap's values.
+///
+/// # Safety
+/// The processor has the instructions of `S`; the filters may be read.
+#[inline(always)]
+unsafe fn load<S: Simd>(from: *const f32) -> [S::V; FILTER] {
+    const PLACES: [i32; 16] = [0, 9, 18, 27, 36, 45, 54, 63, 72, 81, 90, 99, 108, 117, 126, 135];
+    // SAFETY: the last four values of a filter are its fifth to ninth but for one.
+    unsafe {
+        let [a, b, c, d] = S::gather_four(from, PLACES.as_ptr());
+        let [e, f, g, h] = S::gather_four(from.add(4), PLACES.as_ptr());
+        let [_, _, _, i] = S::gather_four(from.add(FILTER - 4), PLACES.as_ptr());
+        [a, b, c, d, e, f, g, h, i]
     }
 }

@@ -119,19 +119,16 @@ pub(super) unsafe fn input<S: Simd>(d: *const f32, to: *mut f32, stride: usize) 
     }
 }
 
-/// Transforms the filters of `LANES` input channels, nine values each from `g` on; those of frequency f go to `to[f * stride ..]`.
+/// Transforms the filters of `LANES` input channels, `taps`; those of frequency f go to `to[f * stride ..]`.
 ///
 /// # Safety
 /// The processor has the instructions of `S`; all those places may be read and written.
 #[inline(always)]
-pub(super) unsafe fn weights<S: Simd>(g: *const f32, to: *mut f32, stride: usize) {
+pub(super) unsafe fn weights<S: Simd>(taps: [S::V; TAPS * TAPS], to: *mut f32, stride: usize) {
     unsafe {
         let mut half = [[S::zero(); TAPS]; EDGE];
         for column in 0..TAPS {
-            let mut values = [S::zero(); TAPS];
-            for (row, value) in values.iter_mut().enumerate() {
-                *value = S::load_ninths(g.add(row * TAPS + column));
-            }
+            let values = [taps[column], taps[TAPS + column], taps[2 * TAPS + column]];
             for (half, value) in half.iter_mut().zip(weight_axis::<S>(values)) {
                 half[column] = value;
             }
