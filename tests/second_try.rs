@@ -2,10 +2,10 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 
 use image::RgbImage;
 use ndarray::{Array4, ArrayView4, Axis};
@@ -89,15 +89,15 @@ struct Made {
     repeated: u64,
 }
 
-/// Pictures that were scored, by the only test that scores.
-static SCORED: AtomicUsize = AtomicUsize::new(0);
+/// The prompts, each image's its own, of which a picture was scored, by the only test that scores.
+static SCORED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 /// Likes no picture.
 struct Stern;
 
 impl Scorer for Stern {
-    fn cosine(&mut self, _: &RgbImage, _: &str) -> Result<f64> {
-        SCORED.fetch_add(1, Ordering::SeqCst);
+    fn cosine(&mut self, _: &RgbImage, prompt: &str) -> Result<f64> {
+        SCORED.lock().expect("no panic").insert(prompt.to_string());
         Ok(0.1)
     }
 }
@@ -191,7 +191,7 @@ fn an_image_that_cannot_be_made_again_keeps_the_picture_that_it_has() {
     let healthy = make(NEVER, NEVER, None);
     let demand = Demand { min: Some("50".parse().expect("a score")), retries: 2 };
     // The UNet falls ill when each image has its first picture.
-    let made = make_good(|_| SCORED.load(Ordering::SeqCst) >= 24, NEVER, None, Some(demand));
+    let made = make_good(|_| SCORED.lock().expect("no panic").len() >= 24, NEVER, None, Some(demand));
     assert_eq!((made.failed.len(), made.pictures.len(), made.scored.len()), (0, 24, 24));
     assert!(made.scored.values().all(|scored| scored.is_low && scored.clip_score.value() == 10.0));
     let cut_short: Vec<_> =
