@@ -11,6 +11,8 @@ CLIENTS := $(TARGET_DIR)/clients-venv
 JOBS := $(TARGET_DIR)/jobs-venv
 # And one for an S3 server.
 BUCKETS := $(TARGET_DIR)/buckets-venv
+# And ONNX Runtime for GPUs.
+CUDA := $(TARGET_DIR)/cuda
 # Such as `--kills 20 --seed 1`.
 BUCKETS_FLAGS ?=
 # Such as `--moments 7 --seed 1`.
@@ -23,7 +25,8 @@ BENCH_PYTHON ?= $(BENCH)-venv/bin/python
 BENCH_FLAGS ?=
 
 .PHONY: help setup build demo test check fmt clippy doc bench bench-others bench-contestants bench-pool bench-kernels torture clean-demo \
-    clients test-clients jobs-tools test-jobs test-slurm test-report buckets-tools test-buckets
+    clients test-clients jobs-tools test-jobs test-slurm test-report buckets-tools test-buckets \
+    cuda-tools test-cuda
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -73,6 +76,12 @@ $(BUCKETS)/installed: tests/buckets/requirements.txt
 
 test-buckets: setup build buckets-tools ## output in a bucket, against an S3 server on this machine that fails now and then
 	@$(BUCKETS)/bin/python tests/buckets/check_buckets.py --binary $(NIGHTSHIFT) $(BUCKETS_FLAGS)
+
+cuda-tools:
+	@$(PYTHON) scripts/fetch_onnxruntime.py --dest $(CUDA)/ort --gpu
+
+test-cuda: setup build cuda-tools ## ONNX Runtime's real CUDA provider without a GPU: placement, options, recorded calls, lost devices
+	@$(PYTHON) tests/cuda/check_cuda.py --binary $(NIGHTSHIFT) --ort $(CUDA)/ort
 
 test-slurm: setup build ## take jobs/slurm through a night on a real Slurm of one machine (as root; packages slurm-wlm and munge)
 	@$(PYTHON) tests/slurm/check_slurm.py --binary $(NIGHTSHIFT)

@@ -50,6 +50,9 @@ impl ErrorKind {
     }
 }
 
+/// The code of a call of a network that is larger than the memory at hand.
+pub const OUT_OF_MEMORY: &str = "out_of_memory";
+
 /// A place in a file: as much of it as is known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Location {

@@ -1,10 +1,7 @@
 //! Calls that fail: smaller ones are made until each entry has its result or has failed by itself.
 
 use super::limit::CallLimit;
-use crate::error::{Error, ErrorKind, Result};
-
-/// Code of the error of a call that is larger than the memory at hand.
-pub(super) const OUT_OF_MEMORY: &str = "out_of_memory";
+use crate::error::{Error, ErrorKind, OUT_OF_MEMORY, Result};
 
 /// Makes calls of a network for several entries.
 pub(super) trait Calls {

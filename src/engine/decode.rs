@@ -4,12 +4,12 @@ use crossbeam_channel::{Receiver, Sender};
 use image::RgbImage;
 use ndarray::{Array3, Array4, ArrayView3, Axis, s};
 
-use super::calls::{Calls, OUT_OF_MEMORY, call_all};
+use super::calls::{Calls, call_all};
 use super::gate::{Gate, Judged};
 use super::limits::{Limits, Network};
 use super::networks::VaeDecoder;
 use super::{Generated, Outcome};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, OUT_OF_MEMORY, Result};
 use crate::job::ImageTask;
 use crate::pixels::to_rgb8;
 use crate::recipe::LatentSpace;

@@ -10,11 +10,11 @@ use std::ops::Range;
 use ndarray::{Array3, Array4, ArrayView3, Axis};
 
 use super::call::{Call, Conditions};
-use super::calls::{Calls, OUT_OF_MEMORY, call_all};
+use super::calls::{Calls, call_all};
 use super::limit::CallLimit;
 use super::member::{Depth, Member};
 use super::networks::{TimestepInput, Unet};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, OUT_OF_MEMORY, Result};
 use crate::job::ImageTask;
 
 /// One lane's worth of work: which member, and which of its lanes.

@@ -1,7 +1,6 @@
 //! How many lanes pay on a device: twice as many, as long as they fit into memory and make images faster.
 
-use super::calls::OUT_OF_MEMORY;
-use crate::error::Result;
+use crate::error::{OUT_OF_MEMORY, Result};
 
 /// Fewest lanes that are tried: an image with guidance takes two.
 const FEWEST: usize = 2;
@@ -37,7 +36,11 @@ pub fn find_lanes(seconds: &mut dyn FnMut(usize) -> Result<f64>) -> Result<Vec<M
         let lanes = 2 * last.lanes;
         let next = match seconds(lanes) {
             Ok(seconds) => Measured { lanes, seconds },
-            Err(error) if error.code() == OUT_OF_MEMORY => break,
+            Err(error) if error.code() == OUT_OF_MEMORY => {
+                // What that call had got by then, one that works gives back.
+                seconds(FEWEST)?;
+                break;
+            }
             Err(error) => return Err(error),
         };
         if next.rate() < WORTHWHILE * last.rate() {
@@ -77,7 +80,7 @@ mod tests {
 
     #[test]
     fn lanes_that_do_not_fit_are_not_taken() {
-        assert_eq!(found(0.0, 64, 20), (16, vec![2, 4, 8, 16, 32]));
+        assert_eq!(found(0.0, 64, 20), (16, vec![2, 4, 8, 16, 32, 2]));
         let broken = find_lanes(&mut |_| Err(Error::new(ErrorKind::Unexpected, OUT_OF_MEMORY, "a double")));
         assert_eq!(broken.expect_err("not even the fewest").code(), OUT_OF_MEMORY);
     }

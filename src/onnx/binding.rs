@@ -8,7 +8,7 @@ use std::fmt::Debug;
 use half::f16;
 use ndarray::{ArrayD, ArrayViewD};
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
-use ort::session::{IoBinding, Session, SessionInputValue};
+use ort::session::{IoBinding, RunOptions, Session, SessionInputValue};
 use ort::value::{DynTensor, DynValue, PrimitiveTensorElementType, Tensor, TensorElementType};
 
 use super::device::Device;
@@ -71,8 +71,8 @@ impl Bound {
     }
 
     /// Runs the session with what is bound.
-    pub(super) fn run(&self, session: &mut Session) -> ort::Result<ArrayD<f32>> {
-        let outputs = session.run_binding(&self.io)?;
+    pub(super) fn run(&self, session: &mut Session, options: &RunOptions) -> ort::Result<ArrayD<f32>> {
+        let outputs = session.run_binding_with_options(&self.io, options)?;
         let missing = || ort::Error::new(format!("the output `{}` is missing", self.output));
         float_output(outputs.get(&self.output).ok_or_else(missing)?)
     }

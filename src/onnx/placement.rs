@@ -24,10 +24,12 @@ pub(super) struct AssignedNode {
     pub(super) operator: String,
 }
 
-/// Operators that the arithmetic of shapes consists of, and that CUDA has kernels for where they handle more than a few numbers.
-const SHAPE_ARITHMETIC: [&str; 40] = [
+/// Operators that the arithmetic of shapes consists of, and that CUDA has kernels for where they handle more than a few numbers:
+/// also the square root by which attention is scaled. CUDA has no `ArgMax` of whole numbers, by which CLIP finds the end of a text.
+const SHAPE_ARITHMETIC: [&str; 42] = [
     "Add",
     "And",
+    "ArgMax",
     "Cast",
     "Ceil",
     "Concat",
@@ -61,6 +63,7 @@ const SHAPE_ARITHMETIC: [&str; 40] = [
     "Size",
     "Slice",
     "Split",
+    "Sqrt",
     "Squeeze",
     "Sub",
     "Transpose",

@@ -22,7 +22,7 @@ use super::providers::providers;
 use super::rewrite::{self, Part, Rewritten, rewrite};
 use super::runtime::{Runtime, with_complaints};
 use super::tensor::float_output;
-use crate::error::{Error, ErrorKind, Location, Result};
+use crate::error::{Error, ErrorKind, Location, OUT_OF_MEMORY, Result};
 use crate::kernels;
 use crate::model::{Dtype, GraphFile, TensorInfo};
 
@@ -71,7 +71,9 @@ pub(super) struct GraphSession {
     session: Session,
     part: &'static str,
     path: PathBuf,
-    on_gpu: bool,
+    device: Device,
+    /// Whether a call ran out of memory since the last one that did not: what it had got by then is still taken.
+    is_bloated: bool,
     own_kernels: Vec<(&'static str, usize)>,
     cut: Option<String>,
 }
@@ -112,11 +114,11 @@ impl GraphSession {
         });
         let Loaded { session, own_kernels, cut } =
             session.map_err(|error| refused((part, graph), options.device, error, &complaints))?;
-        let on_gpu = options.device != Device::Cpu;
-        if on_gpu && !options.gpu.allow_cpu_nodes {
+        let device = options.device;
+        if device != Device::Cpu && !options.gpu.allow_cpu_nodes {
             refuse_cpu_nodes(&session, options.device, part, graph)?;
         }
-        Ok(GraphSession { session, part, path: graph.path.clone(), on_gpu, own_kernels, cut })
+        Ok(GraphSession { session, part, path: graph.path.clone(), device, is_bloated: false, own_kernels, cut })
     }
 
     /// Returns whether the graph has an input `name`.
@@ -171,17 +173,40 @@ impl GraphSession {
         wanted: &[&TensorInfo],
         read: impl Fn(&SessionOutputs<'_>) -> ort::Result<T>,
     ) -> Result<T> {
+        let options = self.run_options();
         let run = |session: &mut Session| {
             let selector = wanted.iter().fold(OutputSelector::no_default(), |all, tensor| all.with(&tensor.name));
-            let options = RunOptions::new()?.with_outputs(selector);
+            let options = options?.with_outputs(selector);
             read(&session.run_with_options(inputs?, &options)?)
         };
-        run(&mut self.session).map_err(|error| run_failed(self.part, &self.path, self.on_gpu, error))
+        let result = run(&mut self.session);
+        self.told(result)
+    }
+
+    /// Returns the options of the next call. On a GPU, memory that a call has got stays with the session, also where it did not
+    /// suffice; the next call that works gives back what it has no use for, so that it is there for the other networks.
+    fn run_options(&self) -> ort::Result<RunOptions> {
+        let mut options = RunOptions::new()?;
+        if let Some(gpu) = self.device.gpu().filter(|_| self.is_bloated) {
+            options.set(SHRINK, format!("gpu:{gpu}"))?;
+        }
+        Ok(options)
+    }
+
+    /// Returns what a call gave, and remembers whether memory sufficed.
+    fn told<T>(&mut self, result: ort::Result<T>) -> Result<T> {
+        let result = result.map_err(|error| self.failed(error));
+        self.is_bloated = result.as_ref().is_err_and(|error| self.is_bloated || error.code() == OUT_OF_MEMORY);
+        result
+    }
+
+    fn failed(&self, error: ort::Error) -> Error {
+        run_failed(self.part, &self.path, self.device != Device::Cpu, error)
     }
 
     /// Returns a binding that computes `output`, for a graph whose inputs stay on `device` from call to call.
     pub(super) fn bind(&self, device: Device, output: &TensorInfo) -> Result<Bound> {
-        Bound::new(&self.session, device, output).map_err(|error| run_failed(self.part, &self.path, self.on_gpu, error))
+        Bound::new(&self.session, device, output).map_err(|error| self.failed(error))
     }
 
     /// Binds inputs with `bind`, runs the graph with all that is bound, and returns the output.
@@ -190,17 +215,18 @@ impl GraphSession {
         bound: &mut Bound,
         bind: impl FnOnce(&mut Bound) -> ort::Result<()>,
     ) -> Result<ArrayD<f32>> {
+        let options = self.run_options();
         let run = || {
             bind(bound)?;
-            bound.run(&mut self.session)
+            bound.run(&mut self.session, &options?)
         };
-        run().map_err(|error| run_failed(self.part, &self.path, self.on_gpu, error))
+        let result = run();
+        self.told(result)
     }
 
     /// Returns calls that compute `output`, all of whose tensors stay on `device` at one address for good.
     pub(super) fn capture(&self, device: Device, output: &TensorInfo) -> Result<Captured> {
-        Captured::new(&self.session, device, output)
-            .map_err(|error| run_failed(self.part, &self.path, self.on_gpu, error))
+        Captured::new(&self.session, device, output).map_err(|error| self.failed(error))
     }
 
     /// Runs the graph as such a call.
@@ -210,7 +236,7 @@ impl GraphSession {
         inputs: impl FnOnce() -> ort::Result<CallInputs<'v>>,
     ) -> Result<ArrayD<f32>> {
         let run = || captured.run(&mut self.session, inputs()?);
-        run().map_err(|error| run_failed(self.part, &self.path, self.on_gpu, error))
+        run().map_err(|error| self.failed(error))
     }
 
     /// Fails if the graph cannot take a tensor of `shape` as its input `tensor`.
@@ -344,6 +370,8 @@ fn refused((part, graph): (&str, &GraphFile), device: Device, error: ort::Error,
     Error::new(ErrorKind::Provider, "no_device", format!("device `{device}` cannot be had for the {part}: {said}"))
         .at(Location::file(&graph.path))
         .hint(match device {
+            _ if said.contains("graph capture") => "`--cuda-graphs` takes a UNet all of whose nodes are CUDA's, which \
+                 `onnx/export.py --fp16 --optimize cuda` makes; other graphs run without it",
             Device::TensorRt(_) => "this needs an NVIDIA driver, the library of `make setup ORT=gpu`, CUDA 13, cuDNN 9 and \
                  TensorRT 10 on the library path; `nightshift doctor` says what is there, `--device cpu` works without",
             _ => "this needs an NVIDIA driver, the library of `make setup ORT=gpu`, CUDA 13 and cuDNN 9 on the library path; \
@@ -351,8 +379,11 @@ fn refused((part, graph): (&str, &GraphFile), device: Device, error: ort::Error,
         })
 }
 
+/// The option of a run after which a session gives back the memory that it has no use for.
+const SHRINK: &str = "memory.enable_memory_arena_shrinkage";
+
 /// What ONNX Runtime, CUDA, cuDNN, cuBLAS and C++ say when memory cannot be had, in lower case.
-const OUT_OF_MEMORY: [&str; 8] = [
+const NO_MEMORY: [&str; 8] = [
     "failed to allocate memory for requested buffer",
     "is smaller than requested bytes",
     "out of memory",
@@ -368,7 +399,14 @@ const OUT_OF_MEMORY: [&str; 8] = [
 const LOST: [&str; 6] = ["cuda failure", "cuda error", "cudnn", "cublas", "device-side", "tensorrt"];
 
 /// … but these are about what was asked of it, and would come again on any other.
-const NOT_FOR_THIS_GRAPH: [&str; 4] = ["not_supported", "not supported", "bad_param", "invalid_value"];
+const NOT_FOR_THIS_GRAPH: [&str; 6] = [
+    "not_supported",
+    "not supported",
+    "bad_param",
+    "invalid_value",
+    "cudnn is unavailable",
+    "cudnn handle is required",
+];
 
 /// Returns the error for a call that failed.
 fn run_failed(part: &str, path: &Path, on_gpu: bool, error: ort::Error) -> Error {
@@ -380,8 +418,8 @@ fn run_failed(part: &str, path: &Path, on_gpu: bool, error: ort::Error) -> Error
 /// Returns what a message in lower case is about: memory, a GPU that is gone, or a graph that does not work.
 fn reason(said: &str, on_gpu: bool) -> (ErrorKind, &'static str, &'static str) {
     let any = |needles: &[&str]| needles.iter().any(|needle| said.contains(needle));
-    if any(&OUT_OF_MEMORY) {
-        (ErrorKind::Unexpected, "out_of_memory", "use fewer lanes (`--lanes`) or smaller images")
+    if any(&NO_MEMORY) {
+        (ErrorKind::Unexpected, OUT_OF_MEMORY, "use fewer lanes (`--lanes`) or smaller images")
     } else if on_gpu && any(&LOST) && !any(&NOT_FOR_THIS_GRAPH) {
         let hint = "look at `nvidia-smi` and `dmesg`, then run the same command again to resume";
         (ErrorKind::GpuLost, "gpu_lost", hint)
@@ -426,6 +464,7 @@ mod tests {
         assert_eq!(code("CUDA failure 700: an illegal memory access was encountered ; GPU=0"), "gpu_lost");
         assert_eq!(code("CUDNN failure 5000: CUDNN_STATUS_EXECUTION_FAILED ; GPU=1"), "gpu_lost");
         assert_eq!(code("CUDNN failure 3000: CUDNN_STATUS_NOT_SUPPORTED ; GPU=0"), "graph_failed");
+        assert_eq!(code("cuDNN is unavailable or disabled for CUDA Execution Provider: …"), "graph_failed");
         assert_eq!(code("Got invalid dimensions for input: sample"), "graph_failed");
     }
 

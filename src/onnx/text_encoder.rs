@@ -10,7 +10,7 @@ use super::runtime::Runtime;
 use super::session::{GraphSession, Inputs, SessionOptions};
 use super::tensor::{ids_input, number_input};
 use crate::engine::{Encoded, TextEncoder};
-use crate::error::{Error, ErrorKind, Location, Result};
+use crate::error::{Error, ErrorKind, Location, OUT_OF_MEMORY, Result};
 use crate::model::{Layer, TensorInfo, TextEncoderGraph, TextPart};
 
 /// Texts of every call on a GPU.
@@ -28,6 +28,8 @@ pub struct OnnxTextEncoder {
     layer: Layer,
     has_layers_to_skip: bool,
     batch: Batch,
+    /// Whether calls may become smaller where memory does not suffice.
+    may_shrink: bool,
     /// Read when the first text skips layers.
     final_layer_norm: Option<LayerNorm>,
 }
@@ -42,13 +44,42 @@ impl OnnxTextEncoder {
         // On a GPU a text has the same bits whatever others share its call only if all calls have one size.
         let one_size = (options.device != Device::Cpu).then_some(TEXTS_ON_GPU);
         let batch = Batch { fixed: part.graph.input_ids.fixed(0).or(one_size), least: 1 };
+        let may_shrink = one_size.is_some() && batch.fixed == one_size;
         let (bound, layer, has_layers_to_skip) = (part.graph.clone(), part.layer(), part.has_layers_to_skip());
         let (runtime, options, graph) = (runtime.clone(), options.clone(), Some(graph));
-        Ok(OnnxTextEncoder { graph, runtime, options, bound, layer, has_layers_to_skip, batch, final_layer_norm: None })
+        let final_layer_norm = None;
+        Ok(OnnxTextEncoder {
+            graph,
+            runtime,
+            options,
+            bound,
+            layer,
+            has_layers_to_skip,
+            batch,
+            may_shrink,
+            final_layer_norm,
+        })
     }
 
-    /// Runs the graph on `input_ids` and returns the outputs `wanted`, each with one entry a text.
+    /// Runs the graph on `input_ids` and returns the outputs `wanted`, each with one entry a text; on a GPU, in calls of half the
+    /// size from then on where memory does not suffice.
     fn outputs(&mut self, input_ids: ArrayView2<'_, i64>, wanted: &[&TensorInfo]) -> Result<Vec<ArrayD<f32>>> {
+        loop {
+            match (self.try_outputs(input_ids, wanted), self.batch.fixed) {
+                (Err(error), Some(texts)) if self.may_shrink && texts > 1 && error.code() == OUT_OF_MEMORY => {
+                    tracing::warn!(
+                        "{} texts a call are too many for the memory, {} are tried: {error}",
+                        texts,
+                        texts / 2
+                    );
+                    self.batch.fixed = Some(texts / 2);
+                }
+                (outputs, _) => return outputs,
+            }
+        }
+    }
+
+    fn try_outputs(&mut self, input_ids: ArrayView2<'_, i64>, wanted: &[&TensorInfo]) -> Result<Vec<ArrayD<f32>>> {
         let OnnxTextEncoder { graph, runtime, options, bound, batch, .. } = self;
         let graph = match graph {
             Some(graph) => graph,

@@ -348,6 +348,10 @@ impl Run<'_> {
                 }
                 progress::show(tally, &self.watchers.bars, over, &|| self.stop.asked_to_tell(), &mut tick);
                 if tally.planned > 0 {
+                    // A run may be over before the devices are known at a tick.
+                    if tally.gpus.summary().is_empty() {
+                        tally.look_at_gpus();
+                    }
                     progress_log::append(folder, tally, false);
                 }
             });

@@ -2,7 +2,7 @@
 
 use super::probing::{cells_of, unet_entry_of};
 use super::remembered::Remembered;
-use crate::engine::{Measured, VaeDecoder, find_lanes, time_unet};
+use crate::engine::{Measured, TextEncoder, VaeDecoder, find_lanes, time_unet};
 use crate::error::Result;
 use crate::model::ModelSpec;
 use crate::onnx::{Device, Networks};
@@ -51,7 +51,10 @@ pub(super) fn measured_lanes(
         return Ok(lanes);
     }
     let cells = cells_of(spec, size);
-    // What the decoder takes for itself is not there for the UNet.
+    // What the others take for themselves is not there for the UNet.
+    for (encoder, text) in networks.text_encoders.iter_mut().zip(&spec.texts) {
+        encoder.encode(ndarray::Array2::zeros((1, text.model_max_length)).view(), 0)?;
+    }
     networks.vae_decoder.decode(ndarray::Array4::zeros((1, spec.recipe.latents.channels, cells.0, cells.1)).view())?;
     let entry = unet_entry_of(spec, cells);
     let measured = find_lanes(&mut |lanes| time_unet(&mut networks.unet, entry, lanes))?;
