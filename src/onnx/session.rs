@@ -201,7 +201,20 @@ impl GraphSession {
     }
 
     fn failed(&self, error: ort::Error) -> Error {
-        run_failed(self.part, &self.path, self.device != Device::Cpu, error)
+        let error = run_failed(self.part, &self.path, self.device != Device::Cpu, error);
+        // A device that is gone gives no memory either, and ONNX Runtime's arena does not tell the one from the other.
+        if error.code() == OUT_OF_MEMORY
+            && let Some(silence) = self.silence()
+        {
+            return run_failed(self.part, &self.path, true, silence);
+        }
+        error
+    }
+
+    /// Returns what the GPU says when it is waited for, if that is an error.
+    fn silence(&self) -> Option<ort::Error> {
+        self.device.gpu()?;
+        self.session.create_binding().and_then(|binding| binding.synchronize_inputs()).err()
     }
 
     /// Returns a binding that computes `output`, for a graph whose inputs stay on `device` from call to call.

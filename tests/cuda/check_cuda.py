@@ -12,9 +12,11 @@ import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
+import zlib
 from pathlib import Path
 
 HERE, ROOT = Path(__file__).resolve().parent, Path(__file__).resolve().parents[2]
@@ -143,6 +145,25 @@ def a_night(shell):
     return "12 images of two sizes on one GPU; the summary tells of it"
 
 
+def other_kinds(shell):
+    """Pictures to start from, masks, and a UNet that is cut in two."""
+    picture = shell.work / "picture.png"
+    chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    lines = zlib.compress((b"\0" + bytes([200]) * 3 * 64) * 64)
+    picture.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 64, 64, 8, 2, 0, 0, 0)) + chunk(b"IDAT", lines)
+                        + chunk(b"IEND", b""))
+    families = ROOT / "tests/golden/families"
+    kinds = [(families / "sd15/model", f"image\n{picture}"), (families / "sd15/model", f"image,mask_image\n{picture},{picture}"),
+             (families / "ip2p/model", f"image\n{picture}"), (families / "inpaint9/model", f"image,mask_image\n{picture},{picture}"),
+             (families / "sdxl-refiner/model", f"image\n{picture}"), (TINY, "cache_interval\n2")]
+    for number, (model, rest) in enumerate(kinds):
+        manifest, out = shell.work / "kind.csv", shell.work / f"kind{number}"
+        header, values = rest.split("\n")
+        manifest.write_text(f"prompt,width,height,num_inference_steps,{header}\na red heart,64,64,8,{values}\n")
+        shell.run("run", manifest, "--model", model, "--out", out, "--device", "cuda:0", "--lanes", 4)
+    return f"{len(kinds)} kinds of pictures made of pictures, with masks, and with inner blocks kept"
+
+
 def recorded(shell):
     sizes = 2
     summary = shell.make(12, "--device", "cuda:0", "--lanes", 4, "--cuda-graphs", model=NULL)
@@ -161,6 +182,8 @@ def two_devices(shell):
     require(summary["made"] == 40 and min(shell.logged("kernels", device) for device in (0, 1)) > 500, "the devices did not share the work")
     summary = shell.make(40, *both, devices=2, dies="1:4000")
     require(summary["made"] == 40 and summary["failed"] == 0, f"with a device that dies, {summary['made']} of 40 images were made")
+    summary = shell.make(40, *both, devices=2, dies="1:1")
+    require(summary["made"] == 40 and summary["failed"] == 0, f"with a device that is dead from the start, {summary['made']} of 40 images were made")
     said = shell.make(40, *both, devices=2, dies="0:4000,1:4000", code=14)
     require("no device is left" in said and "illegal memory access" in said, f"not told that no device is left:\n{said}")
     summary = shell.make(40, *both, devices=2, out=shell.out)
@@ -195,7 +218,7 @@ def main():
         build(args.ort.resolve() / "libonnxruntime_providers_cuda.so", work / "libraries")
         shell = Shell(args.binary.resolve(), args.ort.resolve(), work / "libraries", work)
         try:
-            for check in [doctor, placement, options, a_night, recorded, two_devices, little_memory]:
+            for check in [doctor, placement, options, a_night, other_kinds, recorded, two_devices, little_memory]:
                 if args.only in (None, check.__name__):
                     print(f"cuda: {check(shell)}", flush=True)
         except Wrong as wrong:
